@@ -1,0 +1,4 @@
+package qemu
+
+// readTSC reads the time stamp counter.
+func readTSC() uint64
