@@ -21,7 +21,7 @@ import (
 )
 
 // startOwn starts this binary as a VMM. The returned console is its output.
-func startOwn(t testing.TB, ctx context.Context, how string, more ...string) (*Process, *Console, error) {
+func startOwn(ctx context.Context, t testing.TB, how string, more ...string) (*Process, *Console, error) {
 	t.Helper()
 	dir := shortDir(t)
 	console := newConsole(t, dir, "console")
@@ -50,7 +50,7 @@ func TestAnEarlyEndTellsCodeMeaningAndLastOutput(t *testing.T) {
 	} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
-			_, _, err := startOwn(t, t.Context(), how)
+			_, _, err := startOwn(t.Context(), t, how)
 			var failed *StartError
 			if !errors.As(err, &failed) || failed.Stage != want.stage || failed.Exit == nil {
 				t.Fatalf("got %v", err)
@@ -114,7 +114,7 @@ func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
 func TestAnAPIThatAnswersGarbageIsNoStart(t *testing.T) {
 	t.Parallel()
-	_, _, err := startOwn(t, t.Context(), "garbage")
+	_, _, err := startOwn(t.Context(), t, "garbage")
 	var failed *StartError
 	var lost *TransportError
 	if !errors.As(err, &failed) || failed.Stage != StageAPI || !errors.As(err, &lost) || lost.Path != "/version" {
@@ -124,7 +124,7 @@ func TestAnAPIThatAnswersGarbageIsNoStart(t *testing.T) {
 
 func TestAnUnsafeVersionIsNotKeptUnlessItIsNamed(t *testing.T) {
 	t.Parallel()
-	_, _, err := startOwn(t, t.Context(), "unsafe")
+	_, _, err := startOwn(t.Context(), t, "unsafe")
 	var unsafe *UnsafeVersionError
 	if !errors.As(err, &unsafe) || unsafe.CVE != "CVE-2026-5747" {
 		t.Errorf("got %v", err)
@@ -243,7 +243,7 @@ func TestTheLadderGoesDownRungByRung(t *testing.T) {
 	} {
 		t.Run(test.how, func(t *testing.T) {
 			t.Parallel()
-			p, console, err := startOwn(t, t.Context(), test.how)
+			p, console, err := startOwn(t.Context(), t, test.how)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -283,7 +283,7 @@ func TestTheLadderGoesDownRungByRung(t *testing.T) {
 
 func TestStopGivesUpWithItsContext(t *testing.T) {
 	t.Parallel()
-	p, _, err := startOwn(t, t.Context(), "stubborn")
+	p, _, err := startOwn(t.Context(), t, "stubborn")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -303,7 +303,7 @@ func TestStopGivesUpWithItsContext(t *testing.T) {
 
 func TestAVMMThatEndedByItselfNeedsNoStop(t *testing.T) {
 	t.Parallel()
-	p, _, err := startOwn(t, t.Context(), "obedient")
+	p, _, err := startOwn(t.Context(), t, "obedient")
 	if err != nil {
 		t.Fatal(err)
 	}

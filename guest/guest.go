@@ -20,9 +20,6 @@ const (
 	// UpPort is the port of the host to which the agent says that it is up. With Firecracker the host listens on the
 	// Unix socket <uds_path>_5387 for it.
 	UpPort uint32 = 5387
-	// PortName is the name of the virtio-serial port that carries the agent's connections where there is no vsock, that
-	// is in the emulator (package portmux).
-	PortName = "smartvm.agent"
 )
 
 // DialFunc connects to a port of the guest.

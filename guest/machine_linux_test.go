@@ -87,7 +87,7 @@ func boot(t testing.TB, s setup) *machine {
 		"-kernel", filepath.Join(image, "vmlinux"), "-initrd", filepath.Join(image, "initrd"),
 		"-append", strings.Join(append([]string{"console=ttyS0 reboot=k panic=1", "tsc_early_khz=" + tscKHz(t)}, s.args...), " "),
 		"-chardev", "socket,id=agent,path=" + filepath.Join(dir, "agent"), "-device", "virtio-serial-device",
-		"-device", "virtserialport,chardev=agent,name=" + guest.PortName,
+		"-device", "virtserialport,chardev=agent,name=" + portmux.PortName,
 		"-chardev", "socket,id=qmp,path=" + filepath.Join(dir, "qmp"), "-mon", "chardev=qmp,mode=control"}
 	for i, drive := range s.drives {
 		ro := "off"

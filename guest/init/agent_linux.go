@@ -87,7 +87,7 @@ const (
 func findTransport() (transport, error) {
 	var t transport
 	err := await(func() bool {
-		if path := namedPort(guest.PortName); path != "" {
+		if path := namedPort(portmux.PortName); path != "" {
 			t = &serialPort{path: path}
 			return true
 		}
@@ -102,7 +102,7 @@ func findTransport() (transport, error) {
 		return vsockTransport{}, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("neither a virtio-serial port %q nor a vsock device: %w", guest.PortName, err)
+		return nil, fmt.Errorf("neither a virtio-serial port %q nor a vsock device: %w", portmux.PortName, err)
 	}
 	return t, nil
 }
