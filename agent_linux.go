@@ -1,0 +1,127 @@
+package smartvm
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"smartvm/firecracker"
+	"smartvm/guest"
+)
+
+// How a restored guest is greeted: one try may take this long, and the next follows after the interval.
+const (
+	greetTimeout  = 5 * time.Second
+	greetInterval = 20 * time.Millisecond
+)
+
+// defaultGuestCID is the guest's vsock address where the configuration gives none: the first that is a guest's. Every VM
+// has a vsock of its own, so all may have the same.
+const defaultGuestCID = 3
+
+// Agent returns the guest's agent once the guest has said that it is up, for running commands in it. It waits as long as
+// ctx allows: GuestUnreachable then, with the last lines of the console. VMMExited when the VM ended meanwhile, with how
+// and the last lines; InvalidConfig for a VM without our init; InvalidState when it does not run.
+func (vm *VM) Agent(ctx context.Context) (*guest.Agent, error) {
+	const op = "agent"
+	if vm.Config().Guest == nil {
+		return nil, vm.fail(op, InvalidConfig, errors.New("the VM does not run our init, so there is no agent; configure `guest`"))
+	}
+	in, err := vm.require(op, Running)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-in.guest.up:
+		return in.guest.agent, nil
+	case <-in.process.Done():
+		return nil, vm.fail(op, VMMExited, fmt.Errorf("the guest ended before its agent was up: %w", in.exitError()))
+	case <-ctx.Done():
+		err := fmt.Errorf("the guest's agent did not come up: %w", context.Cause(ctx))
+		if hint := consoleHint(in.console.Tail()); hint != "" {
+			err = fmt.Errorf("%w; last on the console: %s", err, hint)
+		}
+		return nil, vm.fail(op, GuestUnreachable, err)
+	}
+}
+
+// guestLink is the host's end of the guest's agent.
+type guestLink struct {
+	listener net.Listener
+	agent    *guest.Agent
+	up       chan struct{} // closed when the guest has said that it is up, or has answered after a restore
+	answered sync.Once     // closes up
+	greeting sync.Once
+}
+
+// listenForGuest waits in the background for the one connection by which the guest says that it is up. The socket is
+// there before the VMM starts: a guest that finds nobody listening would have to try again.
+func listenForGuest(vsockPath string) (*guestLink, error) {
+	listener, err := firecracker.ListenVsock(vsockPath, guest.UpPort)
+	if err != nil {
+		return nil, err
+	}
+	link := &guestLink{listener: listener, up: make(chan struct{})}
+	link.agent = guest.New(func(ctx context.Context, port uint32) (net.Conn, error) {
+		return firecracker.DialVsock(ctx, vsockPath, port)
+	})
+	go link.accept()
+	return link, nil
+}
+
+// accept takes connections until the listener is closed. Only a proper hello counts; whatever else the guest sends is
+// dropped.
+func (l *guestLink) accept() {
+	for {
+		conn, err := l.listener.Accept()
+		if err != nil {
+			return
+		}
+		go func() { // one connection that stays silent must not keep the others waiting
+			if _, err := guest.ReadUp(context.Background(), conn); err == nil {
+				l.answered.Do(func() { close(l.up) })
+			}
+		}()
+	}
+}
+
+// greet tells a restored guest, in the background, the time and gives it fresh entropy: what it has of both is from when
+// the snapshot was taken. It tries until the guest answers or the VM ends.
+func (l *guestLink) greet(ended <-chan struct{}) {
+	l.greeting.Do(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() {
+			<-ended
+			cancel()
+		}()
+		go func() {
+			defer cancel()
+			retry := time.NewTicker(greetInterval)
+			defer retry.Stop()
+			for l.resume(ctx) != nil {
+				select {
+				case <-retry.C: // a vsock that nobody serves yet gives no sign when that changes
+				case <-ctx.Done():
+					return
+				}
+			}
+			l.answered.Do(func() { close(l.up) })
+		}()
+	})
+}
+
+func (l *guestLink) resume(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
+	defer cancel()
+	now := time.Now()
+	request := guest.ResumeRequest{Epoch: uint64(now.UnixNano()), Now: now, Entropy: make([]byte, 64)}
+	rand.Read(request.Entropy) // never fails
+	_, err := l.agent.Resume(ctx, request)
+	return err
+}
+
+func (l *guestLink) close() error { return l.listener.Close() }

@@ -1,0 +1,116 @@
+package smartvm
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"smartvm/firecracker"
+	"smartvm/internal/proof"
+)
+
+// These benchmarks measure what the front door adds to a VMM's start and restore: folders, staging, console, undo. The
+// bare loop beside it spawns the same VMM and sends the same requests.
+//
+//	go test -run '^$' -bench VM -benchtime 100x .
+
+// BenchmarkVMStartReal starts a VM on a real Firecracker. Target: 1.05.
+func BenchmarkVMStartReal(b *testing.B) {
+	benchmarkStart(b, Options{FirecrackerBinary: proof.Firecracker(b)})
+}
+
+// BenchmarkVMStartNull starts a VM on the emulator's null machine. Target: 1.15.
+func BenchmarkVMStartNull(b *testing.B) { benchmarkStart(b, vmms()[0].options(b)) }
+
+func benchmarkStart(b *testing.B, options Options) {
+	m := newTestManager(b, options)
+	binary, err := m.options.vmm()
+	if err != nil {
+		b.Fatal(err)
+	}
+	config := smallConfig(b)
+	no := false
+	config.Drives = []Drive{{DriveID: "root", PathOnHost: diskImage(b, "root.img", 1<<20), IsRootDevice: true, Ephemeral: &no}}
+	dir := bareFolder(b, config.BootSource.KernelImagePath, config.Drives[0].PathOnHost)
+	proof.Pairs(b,
+		func() func() {
+			vm := start(b, m, config)
+			return func() { discard(b, m, vm) }
+		},
+		func() func() {
+			vmm := proof.StartBareVMM(b, dir, "fc.sock", binary, options.VMMArgs...)
+			vmm.Put(b, "/machine-config", firecracker.MachineConfig{VCPUCount: 1, MemSizeMiB: 128})
+			vmm.Put(b, "/boot-source", firecracker.BootSource{KernelImagePath: "kernel", BootArgs: defaultBootArgs})
+			vmm.Put(b, "/drives/root", firecracker.Drive{DriveID: "root", PathOnHost: "root.img", IsRootDevice: true})
+			vmm.Put(b, "/actions", map[string]string{"action_type": "InstanceStart"})
+			return vmm.Kill
+		})
+}
+
+// BenchmarkVMRestoreReal restores a snapshot of 128 MiB on a real Firecracker. Target: 1.1.
+func BenchmarkVMRestoreReal(b *testing.B) {
+	m := newTestManager(b, Options{FirecrackerBinary: proof.Firecracker(b)})
+	binary, err := m.options.vmm()
+	if err != nil {
+		b.Fatal(err)
+	}
+	vm := start(b, m, smallConfig(b))
+	if err := vm.Pause(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	snapshot := filepath.Join(b.TempDir(), "snapshot")
+	if _, err := vm.Snapshot(b.Context(), snapshot, SnapshotOptions{}); err != nil {
+		b.Fatal(err)
+	}
+	discard(b, m, vm)
+	proof.Pairs(b,
+		func() func() {
+			vm := create(b, m, Config{})
+			if err := vm.Restore(b.Context(), snapshot, RestoreOptions{}); err != nil {
+				b.Fatal(err)
+			}
+			return func() { discard(b, m, vm) }
+		},
+		func() func() {
+			vmm := proof.StartBareVMM(b, snapshot, "fc.sock", binary)
+			vmm.Put(b, "/snapshot/load", firecracker.SnapshotLoad{
+				SnapshotPath: snapshotState, ResumeVM: true,
+				MemBackend: &firecracker.MemoryBackend{BackendType: firecracker.BackendFile, BackendPath: snapshotMemory},
+			})
+			return vmm.Kill
+		})
+}
+
+// BenchmarkVMStop measures the end of a VM that needs no shutdown: the kill, and the walk back.
+func BenchmarkVMStop(b *testing.B) {
+	m := newTestManager(b, vmms()[0].options(b))
+	config := smallConfig(b)
+	for b.Loop() {
+		b.StopTimer()
+		vm := start(b, m, config)
+		b.StartTimer()
+		discard(b, m, vm)
+	}
+}
+
+func discard(b *testing.B, m *Manager, vm *VM) {
+	b.Helper()
+	if err := vm.Kill(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	if err := m.Remove(b.Context(), vm.ID(), true); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// bareFolder is a folder with links to what a bare VMM is told about.
+func bareFolder(b *testing.B, kernel, root string) string {
+	b.Helper()
+	dir := b.TempDir()
+	for name, target := range map[string]string{"kernel": kernel, "root.img": root} {
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return dir
+}

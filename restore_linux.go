@@ -1,0 +1,235 @@
+package smartvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"smartvm/drive"
+	"smartvm/firecracker"
+)
+
+// RestoreOptions say how a snapshot is loaded.
+type RestoreOptions struct {
+	// Paused leaves the guest standing still; by default it runs on.
+	Paused bool
+	// TAPs gives interfaces other host devices, by interface id. Two restores of one snapshot cannot share a TAP. Since
+	// Firecracker 1.12.
+	TAPs map[string]string
+	// TrackDirtyPages, for a later snapshot with a Base.
+	TrackDirtyPages bool
+}
+
+// Restore makes the VM continue from a snapshot instead of booting; from Created. The configuration is the snapshot's, but
+// for the id. The snapshot is only read, and can be restored many times at once: drives are cloned, the memory is mapped
+// privately and must stay as it is while the VM lives. A guest with an agent gets the time and fresh entropy as soon as it
+// runs.
+//
+// SnapshotIncompatible, before anything is made, when the snapshot cannot load here: another kind or version of VMM,
+// another CPU, a drive that is gone or has changed.
+func (vm *VM) Restore(ctx context.Context, dir string, options RestoreOptions) error {
+	const op = "restore"
+	if err := vm.acquire(ctx, op); err != nil {
+		return err
+	}
+	defer vm.release()
+	if _, err := vm.require(op, Created); err != nil {
+		return err
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return vm.fail(op, InvalidConfig, err)
+	}
+	snapshot, err := OpenSnapshot(dir)
+	if err != nil {
+		return vm.fail(op, SnapshotIncompatible, err)
+	}
+	binary, err := vm.options.vmm()
+	if err != nil {
+		return vm.fail(op, InvalidConfig, err)
+	}
+	if err := snapshot.fits(ctx, dir, vm, binary); err != nil {
+		return vm.fail(op, SnapshotIncompatible, err)
+	}
+	state := Running
+	if options.Paused {
+		state = Paused
+	}
+	newHome := func(ctx context.Context) (*home, error) { return vm.restoreHome(ctx, snapshot, dir) }
+	return vm.bringUp(ctx, op, binary, newHome, func(in *instance, h *home) error {
+		return vm.load(ctx, in, h, snapshot, options)
+	}, state)
+}
+
+// load sends the one request that a restore is, and greets the guest.
+func (vm *VM) load(ctx context.Context, in *instance, h *home, snapshot *Snapshot, options RestoreOptions) error {
+	if err := sendObservers(ctx, in.client, &h.seen, vmmConfig(&h.seen)); err != nil {
+		return err
+	}
+	request := firecracker.SnapshotLoad{
+		SnapshotPath: filepath.Join(snapshotLink, snapshotState),
+		MemBackend: &firecracker.MemoryBackend{
+			BackendType: firecracker.BackendFile, BackendPath: filepath.Join(snapshotLink, snapshotMemory),
+		},
+		ResumeVM: !options.Paused, TrackDirtyPages: options.TrackDirtyPages,
+	}
+	for id, tap := range options.TAPs {
+		request.NetworkOverrides = append(request.NetworkOverrides, firecracker.NetworkOverride{IfaceID: id, HostDevName: tap})
+	}
+	if err := in.client.LoadSnapshot(ctx, request); err != nil {
+		return err
+	}
+	// The files are open or mapped now; the name is free for the VM's own snapshots.
+	if err := os.Remove(h.folder.path(snapshotLink)); err != nil {
+		return err
+	}
+	if in.guest != nil && !options.Paused {
+		in.guest.greet(in.process.Done())
+	}
+	return nil
+}
+
+// fits reports all that keeps the snapshot from loading with this VMM on this host.
+func (s *Snapshot) fits(ctx context.Context, dir string, vm *VM, binary string) error {
+	build, err := vm.builds.of(ctx, binary)
+	if err != nil {
+		return err
+	}
+	format := build.snapshots
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	if build.Name != s.VMM {
+		fault("it was made by %s, and %s is %s; they cannot load each other's snapshots", s.VMM, binary, build.Name)
+	} else if want, err := firecracker.ParseVersion(s.SnapshotVersion); err != nil {
+		faults = append(faults, err)
+	} else if want.Major != format.Major || want.Minor > format.Minor {
+		fault("its format is %s (%s %s), and %s loads %d.0 to %d.%d", s.SnapshotVersion, s.VMM, s.VMMVersion, binary, format.Major, format.Major, format.Minor)
+	}
+	if s.Arch != vm.options.Arch {
+		fault("it is of a %s machine, and this is %s", s.Arch, vm.options.Arch)
+	}
+	if host := hostFacts(); !vm.options.Emulate && s.CPUModel != host.cpuModel {
+		fault("it was made on a CPU %q, and this is %q", s.CPUModel, host.cpuModel)
+	}
+	for _, name := range []string{snapshotState, snapshotMemory} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			fault("a part is missing: %w", err)
+		}
+	}
+	for _, d := range s.Drives {
+		faults = append(faults, d.unchanged(dir))
+	}
+	return errors.Join(faults...)
+}
+
+// unchanged checks the file that a restored drive will be made of.
+func (d SnapshotDrive) unchanged(dir string) error {
+	path := d.Source
+	if d.Copy != "" {
+		path = filepath.Join(dir, filepath.Base(d.Copy))
+	}
+	stat, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return fmt.Errorf("drive %s is missing: %w", d.DriveID, err)
+	case stat.Size() != d.Size:
+		return fmt.Errorf("drive %s: %s has %d bytes, and had %d", d.DriveID, path, stat.Size(), d.Size)
+	case d.Copy == "" && !stat.ModTime().Equal(d.ModTime):
+		return fmt.Errorf("drive %s: %s was changed at %s, after the snapshot was made", d.DriveID, path, stat.ModTime().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// restoreHome makes a VM's folder in which the snapshot finds everything under the names that it knows.
+func (vm *VM) restoreHome(ctx context.Context, s *Snapshot, dir string) (_ *home, err error) {
+	h := &home{folder: vm.options.folderOf(vm.key), seen: *s.Config.clone(), restored: true}
+	h.seen.ID = vm.id
+	defer func() {
+		if err != nil {
+			vm.logUndo(h.steps.Unwind(ctx))
+		}
+	}()
+	if err := h.folder.create(vm.options, &h.steps); err != nil {
+		return nil, vm.fail("restore", InvalidConfig, err)
+	}
+	if err := h.folder.link(dir, snapshotLink); err != nil {
+		return nil, vm.fail("restore", InvalidState, err)
+	}
+	h.onHost = *h.seen.clone()
+	for _, d := range s.Drives {
+		if err := h.restoreDrive(ctx, d, dir); err != nil {
+			return nil, vm.fail("restore", DriveStageFailed, fmt.Errorf("drive %s: %w", d.DriveID, err))
+		}
+	}
+	if v := h.onHost.Vsock; v != nil && !filepath.IsAbs(v.UDSPath) {
+		v.UDSPath = h.folder.path(v.UDSPath)
+	}
+	return h, nil
+}
+
+func (h *home) restoreDrive(ctx context.Context, d SnapshotDrive, dir string) error {
+	if !filepath.IsLocal(d.Path) {
+		return fmt.Errorf("its path %q leaves the VM's folder: it was not staged, and two VMs must not write to one file; snapshot a VM with staged drives", d.Path)
+	}
+	target := h.folder.path(d.Path)
+	if err := os.MkdirAll(filepath.Dir(target), 0o700); err != nil {
+		return err
+	}
+	for i := range h.onHost.Drives {
+		if h.onHost.Drives[i].DriveID == d.DriveID {
+			h.onHost.Drives[i].PathOnHost = target
+		}
+	}
+	if d.Copy == "" {
+		return h.folder.link(d.Source, d.Path)
+	}
+	source := filepath.Join(dir, filepath.Base(d.Copy))
+	cloned, err := drive.Clone(ctx, target, source)
+	if err != nil {
+		return err
+	}
+	h.drives = append(h.drives, StagedDrive{DriveID: d.DriveID, Method: cloned.Method, Source: source, Path: target, Written: cloned.Written})
+	return nil
+}
+
+// facts are what a snapshot is bound to on a host.
+type facts struct{ cpuModel, kernel string }
+
+func hostFacts() facts {
+	f := facts{cpuModel: "unknown", kernel: "unknown"}
+	if text, err := readBounded("/proc/cpuinfo", 1<<20); err == nil {
+		for line := range strings.Lines(string(text)) {
+			key, value, found := strings.Cut(line, ":")
+			if found && strings.TrimSpace(key) == "model name" {
+				f.cpuModel = strings.TrimSpace(value)
+				break
+			}
+		}
+	}
+	var name unix.Utsname
+	if unix.Uname(&name) == nil {
+		f.kernel = unix.ByteSliceToString(name.Release[:])
+	}
+	return f
+}
+
+// readBounded reads a file of at most limit bytes.
+func readBounded(path string, limit int64) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%s is larger than %d bytes", path, limit)
+	}
+	return data, err
+}

@@ -1,0 +1,238 @@
+package smartvm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"smartvm/drive"
+	"smartvm/firecracker"
+	"smartvm/internal/atomicfile"
+)
+
+// Names inside a snapshot's folder.
+const (
+	snapshotManifest = "manifest.json"
+	snapshotState    = "state"
+	snapshotMemory   = "memory"
+)
+
+// snapshotLink is, in a VM's folder, the link by which the VMM reaches the snapshot that it writes or loads.
+const snapshotLink = "snapshot"
+
+// stateReserve is the space that is asked for beside memory and drives: Firecracker's state is below 10 MB.
+const stateReserve = 16 << 20
+
+// Snapshot is a paused VM on disk: a folder that owns the state, the memory and the drives that the guest could write to.
+// Drives that were only read are named, with size and time, and must be as they were at a restore. Folder and files
+// belong to whoever made them; the VM that they came from is not needed any more.
+type Snapshot struct {
+	SchemaVersion int       `json:"schemaVersion"` // 1
+	VM            string    `json:"vm"`            // the id of the VM that it was taken of
+	CreatedAt     time.Time `json:"createdAt"`
+
+	VMM             string `json:"vmm"`             // "Firecracker", or the emulator's name
+	VMMVersion      string `json:"vmmVersion"`      // "1.16.1"
+	SnapshotVersion string `json:"snapshotVersion"` // the format of the state file, "10.0.0"
+	Arch            string `json:"arch"`
+	CPUModel        string `json:"cpuModel"`
+	HostKernel      string `json:"hostKernel"`
+
+	Config Config          `json:"config"` // as the VMM was told it: paths relative to a VM's folder
+	Drives []SnapshotDrive `json:"drives"`
+}
+
+// SnapshotDrive is a file behind a drive.
+type SnapshotDrive struct {
+	DriveID string    `json:"driveId"`
+	Path    string    `json:"path"`             // as the VMM has it
+	Copy    string    `json:"copy,omitempty"`   // the file in the snapshot's folder
+	Source  string    `json:"source,omitempty"` // the host's file, for a drive that is only read
+	Size    int64     `json:"size"`
+	ModTime time.Time `json:"modTime,omitzero"`
+}
+
+// SnapshotOptions say how a snapshot is made.
+type SnapshotOptions struct {
+	// Base names an earlier full snapshot's folder: its memory is copied (by reflink where the filesystem can) and only what
+	// changed since is written over it. The VM must track dirty pages. The result is a full snapshot.
+	Base string
+}
+
+// Snapshot writes the paused VM into dir, a folder that must not exist yet; its parent must. It is made aside and renamed,
+// so that a folder of that name is always whole. The VM stays paused. SnapshotFailed tells what went wrong; nothing is
+// left of it then. Space is checked before anything is written.
+func (vm *VM) Snapshot(ctx context.Context, dir string, options SnapshotOptions) (*Snapshot, error) {
+	var snapshot *Snapshot
+	err := vm.change(ctx, "snapshot", []State{Paused}, func(in *instance) error {
+		var err error
+		snapshot, err = vm.writeSnapshot(ctx, in, dir, options)
+		return err
+	})
+	return snapshot, err
+}
+
+func (vm *VM) writeSnapshot(ctx context.Context, in *instance, dir string, options SnapshotOptions) (_ *Snapshot, err error) {
+	failed := func(err error) error { return vm.fail("snapshot", SnapshotFailed, err) }
+	dir, err = filepath.Abs(dir)
+	if err != nil {
+		return nil, failed(err)
+	}
+	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return nil, failed(fmt.Errorf("%s is there already; choose another folder, or remove it", dir))
+	}
+	vm.mu.Lock()
+	seen, h := *vm.home.seen.clone(), vm.home
+	vm.mu.Unlock()
+	if err := snapshotSpace(h, filepath.Dir(dir), int64(seen.MachineConfig.MemSizeMiB)<<20); err != nil {
+		return nil, failed(err)
+	}
+	aside, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".partial-")
+	if err != nil {
+		return nil, failed(err)
+	}
+	defer os.RemoveAll(aside) // renamed on success
+	if err := vm.saveInto(ctx, in, h, aside, options); err != nil {
+		return nil, err
+	}
+	snapshot, err := vm.describeSnapshot(ctx, in, &seen)
+	if err != nil {
+		return nil, err
+	}
+	if err := snapshot.addDrives(ctx, h, aside); err != nil {
+		return nil, failed(err)
+	}
+	text, err := json.MarshalIndent(snapshot, "", "  ")
+	if err != nil {
+		return nil, failed(err)
+	}
+	if err := atomicfile.Write(filepath.Join(aside, snapshotManifest), append(text, '\n'), 0o600); err != nil {
+		return nil, failed(err)
+	}
+	if err := os.Rename(aside, dir); err != nil {
+		return nil, failed(err)
+	}
+	return snapshot, nil
+}
+
+// saveInto has the VMM write state and memory into the folder.
+func (vm *VM) saveInto(ctx context.Context, in *instance, h *home, aside string, options SnapshotOptions) error {
+	request := firecracker.SnapshotCreate{
+		SnapshotPath: filepath.Join(snapshotLink, snapshotState), MemFilePath: filepath.Join(snapshotLink, snapshotMemory),
+	}
+	if options.Base != "" {
+		if _, err := drive.Clone(ctx, filepath.Join(aside, snapshotMemory), filepath.Join(options.Base, snapshotMemory)); err != nil {
+			return vm.fail("snapshot", SnapshotFailed, fmt.Errorf("base snapshot: %w", err))
+		}
+		request.SnapshotType = firecracker.SnapshotDiff
+	}
+	if err := h.folder.link(aside, snapshotLink); err != nil {
+		return vm.fail("snapshot", SnapshotFailed, err)
+	}
+	defer os.Remove(h.folder.path(snapshotLink))
+	if err := in.client.CreateSnapshot(ctx, request); err != nil {
+		return vm.vmmError(ctx, "snapshot", in, err)
+	}
+	return nil
+}
+
+// describeSnapshot asks what a later restore must compare.
+func (vm *VM) describeSnapshot(ctx context.Context, in *instance, seen *Config) (*Snapshot, error) {
+	info, err := in.client.Info(ctx)
+	if err != nil {
+		return nil, vm.vmmError(ctx, "snapshot", in, err)
+	}
+	build, err := vm.builds.of(ctx, in.binary)
+	if err != nil {
+		return nil, vm.fail("snapshot", SnapshotFailed, err)
+	}
+	host := hostFacts()
+	return &Snapshot{
+		SchemaVersion: 1, VM: vm.id, CreatedAt: time.Now().UTC(),
+		VMM: info.AppName, VMMVersion: info.VMMVersion, SnapshotVersion: build.snapshots.String(),
+		Arch: vm.options.Arch, CPUModel: host.cpuModel, HostKernel: host.kernel, Config: *seen.clone(),
+	}, nil
+}
+
+// addDrives copies the drives that the guest can write to while it stands still, and notes the others.
+func (s *Snapshot) addDrives(ctx context.Context, h *home, dir string) error {
+	for i := range s.Config.Drives {
+		d := &s.Config.Drives[i]
+		host := h.folder.path(d.PathOnHost)
+		if filepath.IsAbs(d.PathOnHost) {
+			host = d.PathOnHost
+		}
+		source, err := filepath.EvalSymlinks(host)
+		if err != nil {
+			return fmt.Errorf("drive %s: %w", d.DriveID, err)
+		}
+		entry := SnapshotDrive{DriveID: d.DriveID, Path: d.PathOnHost}
+		if d.IsReadOnly {
+			entry.Source = source
+		} else {
+			entry.Copy = "drive-" + d.DriveID + ".img"
+			if _, err := drive.Clone(ctx, filepath.Join(dir, entry.Copy), source); err != nil {
+				return fmt.Errorf("drive %s: %w", d.DriveID, err)
+			}
+		}
+		stat, err := os.Stat(source)
+		if err != nil {
+			return fmt.Errorf("drive %s: %w", d.DriveID, err)
+		}
+		entry.Size = stat.Size()
+		if d.IsReadOnly {
+			entry.ModTime = stat.ModTime().UTC()
+		}
+		s.Drives = append(s.Drives, entry)
+	}
+	return nil
+}
+
+// snapshotSpace checks that memory, state and writable drives find room; what a reflink would save is not counted on.
+func snapshotSpace(h *home, parent string, memory int64) error {
+	need := memory + stateReserve
+	for i := range h.seen.Drives {
+		d := &h.seen.Drives[i]
+		if d.IsReadOnly || d.Socket != "" {
+			continue
+		}
+		path := d.PathOnHost
+		if !filepath.IsAbs(path) {
+			path = h.folder.path(path)
+		}
+		used, err := drive.DataSize(path)
+		if err != nil {
+			return fmt.Errorf("drive %s: %w", d.DriveID, err)
+		}
+		need += used
+	}
+	return drive.CheckSpace(parent, need)
+}
+
+// OpenSnapshot reads the manifest of the snapshot in dir. SnapshotIncompatible when there is none, or none that this
+// program understands.
+func OpenSnapshot(dir string) (*Snapshot, error) {
+	failed := func(err error) (*Snapshot, error) {
+		return nil, &Error{Code: SnapshotIncompatible, Op: "open snapshot", Err: err}
+	}
+	text, err := readBounded(filepath.Join(dir, snapshotManifest), 1<<20)
+	if errors.Is(err, fs.ErrNotExist) {
+		return failed(fmt.Errorf("%s holds no snapshot: %w", dir, err))
+	}
+	if err != nil {
+		return failed(err)
+	}
+	var snapshot Snapshot
+	if err := json.Unmarshal(text, &snapshot); err != nil {
+		return failed(fmt.Errorf("%s: %w", filepath.Join(dir, snapshotManifest), err))
+	}
+	if snapshot.SchemaVersion != 1 {
+		return failed(fmt.Errorf("%s has schema version %d, and this program knows 1", dir, snapshot.SchemaVersion))
+	}
+	return &snapshot, nil
+}
