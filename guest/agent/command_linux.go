@@ -9,7 +9,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 
 	"smartvm/internal/agentwire"
@@ -265,7 +264,7 @@ func (m *command) grant(f agentwire.Frame) error {
 func (m *command) resize(f agentwire.Frame) error {
 	size, err := agentwire.DecodeSize(f)
 	if err == nil && m.tty != nil {
-		pty.Setsize(m.tty, &pty.Winsize{Rows: size.Rows, Cols: size.Cols}) // a terminal that is gone has no size
+		_ = setSize(m.tty, size) // a terminal that is gone has no size
 	}
 	return err
 }

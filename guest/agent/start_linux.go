@@ -11,8 +11,6 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/creack/pty"
-
 	"smartvm/internal/agentwire"
 )
 
@@ -142,25 +140,4 @@ func bare(err error) error {
 		return errno
 	}
 	return err
-}
-
-// terminal is a new terminal of the user's, of the size given.
-func terminal(user *account, size agentwire.Size) (master, slave *os.File, err error) {
-	master, slave, err = pty.Open()
-	if err != nil {
-		return nil, nil, fmt.Errorf("open a terminal: %w", err)
-	}
-	if size.Rows == 0 || size.Cols == 0 {
-		size = agentwire.Size{Rows: 24, Cols: 80}
-	}
-	err = pty.Setsize(master, &pty.Winsize{Rows: size.Rows, Cols: size.Cols})
-	if err == nil && os.Geteuid() == 0 {
-		err = slave.Chown(int(user.uid), -1) // the group stays tty, as devpts' gid= says
-	}
-	if err != nil {
-		master.Close()
-		slave.Close()
-		return nil, nil, fmt.Errorf("set the terminal up: %w", err)
-	}
-	return master, slave, nil
 }

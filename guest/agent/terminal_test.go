@@ -5,8 +5,10 @@ package agent_test
 import (
 	"bytes"
 	"io"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -98,4 +100,19 @@ func (l *lines) expect(t *testing.T, want string) {
 			t.Fatalf("no %q in %q", want, l.all())
 		}
 	}
+}
+
+func TestWhatKeepsATerminalOpenDoesNotHoldTheStatusUp(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	// The trap is inherited: the terminal's hang-up does not end it either.
+	status, err := newRig(t).run(t, guest.Command{Args: []string{"sh", "-c", "trap '' HUP; sleep 30 & echo $!; exit 9"}, TTY: true, Stdout: &out})
+	if err != nil || status.ExitCode() != 9 {
+		t.Fatalf("%v, %v", status, err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(out.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	syscall.Kill(pid, syscall.SIGKILL)
 }

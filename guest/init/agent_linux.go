@@ -27,7 +27,7 @@ const (
 
 // runAgent is the agent's process. It returns its exit code.
 func runAgent() int {
-	signal.Ignore(unix.SIGHUP)
+	outliveHangup()
 	t, err := findTransport()
 	if err != nil {
 		say("no agent: %v", err)
@@ -51,6 +51,10 @@ func runAgent() int {
 	say("agent: %v", server.Serve(l))
 	return 1
 }
+
+// outliveHangup keeps this process alive when its terminal hangs up. An ignored signal would be ignored by every command,
+// too (signal(7)); one that is caught is not.
+func outliveHangup() { signal.Notify(make(chan os.Signal, 1), unix.SIGHUP) }
 
 // bootID is the kernel's: random at each boot (random(4)), and the same in all clones of a snapshot.
 func bootID() string {

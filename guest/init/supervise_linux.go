@@ -32,7 +32,7 @@ func supervise() {
 	// power-off would leave Firecracker running on x86.
 	orders := make(chan os.Signal, 1)
 	signal.Notify(orders, unix.SIGINT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGPWR)
-	signal.Ignore(unix.SIGHUP)
+	outliveHangup()
 
 	agent, restarts := startAgent(), 0
 	var restart <-chan time.Time
