@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -49,12 +50,12 @@ func CheckKVM(ctx context.Context) error {
 	if check.Status == CheckOK {
 		return nil
 	}
-	return fmt.Errorf("%s; %s", check.Message, check.Fix)
+	return fmt.Errorf("%s (%s)", check.Message, strings.TrimSuffix(check.Fix, "."))
 }
 
 func checkKVM(ctx context.Context) Check {
 	result := kvm.Probe(ctx, "/dev/kvm")
-	check := Check{Name: "kvm", Status: CheckOK, Message: result.Detail, Fix: result.Fix}
+	check := Check{Name: "kvm", Status: CheckOK, Message: strings.TrimSuffix(result.Detail, "."), Fix: result.Fix}
 	if result.State != kvm.Usable {
 		check.Status = CheckFail
 	}

@@ -81,7 +81,7 @@ func (vm *VM) bringUp(ctx context.Context, op, binary string, newHome func(conte
 	fresh := h == nil
 	defer func() {
 		if err != nil {
-			vm.options.Logger.Error("VM did not start", "vm", vm.id, "error", err)
+			vm.options.Logger.Info("VM did not start", "vm", vm.id, "error", err)
 			vm.setState(Failed)
 		}
 	}()

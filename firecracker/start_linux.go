@@ -166,7 +166,7 @@ func (p *Process) waitForSocket(ctx context.Context) error {
 			p.client.adopt(conn)
 			return nil
 		}
-		if errors.Is(err, os.ErrDeadlineExceeded) { // the context's own, which the dial may notice first
+		if errors.Is(err, context.DeadlineExceeded) { // the context's own, which the dial may notice first
 			<-ctx.Done()
 		}
 		if ctx.Err() == nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
