@@ -1,0 +1,166 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"smartvm"
+	"smartvm/guest"
+	"smartvm/internal/bytesize"
+)
+
+// vmConfig makes the VM's configuration: the file's, with the flags on top. The image is not in it yet.
+func (f *runFlags) vmConfig() (*smartvm.Config, error) {
+	config := &smartvm.Config{}
+	if f.config != "" {
+		var err error
+		if config, err = smartvm.LoadConfig(f.config); err != nil {
+			return nil, err
+		}
+	}
+	overrule(&config.ID, f.name)
+	overrule(&config.BootSource.KernelImagePath, f.kernel)
+	overrule(&config.BootSource.InitrdPath, f.initrd)
+	overrule(&config.MachineConfig.VCPUCount, f.cpus)
+	if f.memory != "" {
+		size, err := bytesize.Parse(f.memory, bytesize.MiB)
+		if err != nil {
+			return nil, fmt.Errorf("--memory: %w", err)
+		}
+		if size%bytesize.MiB != 0 || size == 0 {
+			return nil, fmt.Errorf("--memory: %q is no whole number of MiB, or none at all", f.memory)
+		}
+		config.MachineConfig.MemSizeMiB = int(size / bytesize.MiB)
+	}
+	if f.init != "" {
+		if config.Guest == nil {
+			config.Guest = &smartvm.Guest{}
+		}
+		config.Guest.Init = f.init
+	}
+	if err := f.addDrives(config); err != nil {
+		return nil, err
+	}
+	return config, nil
+}
+
+// overrule sets a value that a flag gives.
+func overrule[T comparable](value *T, flag T) {
+	var none T
+	if flag != none {
+		*value = flag
+	}
+}
+
+// addDrives adds the drives of the flags. A root drive takes the place of the configuration's.
+func (f *runFlags) addDrives(config *smartvm.Config) error {
+	if f.rootfs != "" {
+		root, err := parseDrive(f.rootfs, "rootfs")
+		if err != nil {
+			return fmt.Errorf("--rootfs: %w", err)
+		}
+		root.IsRootDevice = true
+		drives := []smartvm.Drive{root}
+		for _, drive := range config.Drives {
+			if !drive.IsRootDevice {
+				drives = append(drives, drive)
+			}
+		}
+		config.Drives = drives
+	}
+	for i, text := range f.drives {
+		drive, err := parseDrive(text, fmt.Sprintf("drive%d", i+1))
+		if err != nil {
+			return fmt.Errorf("--drive: %w", err)
+		}
+		config.Drives = append(config.Drives, drive)
+	}
+	if f.disk != "" {
+		size, err := bytesize.Parse(f.disk, bytesize.MiB)
+		if err != nil {
+			return fmt.Errorf("--disk: %w", err)
+		}
+		if size%bytesize.MiB != 0 || size == 0 {
+			return fmt.Errorf("--disk: %q is no whole number of MiB, or none at all", f.disk)
+		}
+		config.Drives = append(config.Drives, smartvm.Drive{DriveID: "disk", BlankMiB: int(size / bytesize.MiB)})
+	}
+	return nil
+}
+
+// parseDrive reads PATH[:OPTION…]. Options are looked for from the end, so that a path may have colons in it; one that
+// ends in `:ro` itself is given in a configuration file.
+func parseDrive(text, id string) (smartvm.Drive, error) {
+	drive := smartvm.Drive{DriveID: id, PathOnHost: text}
+	inPlace := false
+	for {
+		colon := strings.LastIndexByte(drive.PathOnHost, ':')
+		if colon < 0 {
+			break
+		}
+		option := drive.PathOnHost[colon+1:]
+		name, isID := strings.CutPrefix(option, "id=")
+		switch {
+		case option == "ro":
+			drive.IsReadOnly = true
+		case option == "in-place":
+			inPlace = true
+		case isID:
+			drive.DriveID = name
+		default:
+			if !strings.ContainsAny(option, "/.") {
+				return drive, fmt.Errorf("%q: there is no option %q; the options are ro, in-place and id=NAME", text, option)
+			}
+			option = ""
+		}
+		if option == "" {
+			break
+		}
+		drive.PathOnHost = drive.PathOnHost[:colon]
+	}
+	switch {
+	case drive.PathOnHost == "":
+		return drive, fmt.Errorf("%q has no path", text)
+	case inPlace && drive.IsReadOnly:
+		return drive, fmt.Errorf("%q is ro and in-place: only one of both makes sense", text)
+	case inPlace:
+		ephemeral := false
+		drive.Ephemeral = &ephemeral
+	}
+	return drive, nil
+}
+
+// needsImage tells whether the image has something to give: it was named, there is no kernel, or the command needs our
+// init and the configuration has no initrd.
+func (f *runFlags) needsImage(config *smartvm.Config) bool {
+	boot := config.BootSource
+	return f.image != "" || boot.KernelImagePath == "" || boot.InitrdPath == "" && (len(f.command) > 0 || config.Guest != nil)
+}
+
+// checkCommand holds the command against the finished configuration.
+func (f *runFlags) checkCommand(config *smartvm.Config) error {
+	switch {
+	case len(f.command) > 0 && config.Guest == nil:
+		return errors.New("the VM has an initrd of its own, so there is no agent in the guest that could run a command;\n" +
+			"leave the command out to see the console, or, if that initrd has SmartVM's init, say --init smartvm")
+	case len(f.command) == 0 && config.Guest != nil && config.Guest.Init != "image":
+		return errors.New("there is no command behind `--`; for a shell: smartvm run -it -- sh")
+	}
+	return nil
+}
+
+// guestCommand is what runs in the guest; streams and the terminal's size are not in it yet.
+func (f *runFlags) guestCommand() (guest.Command, error) {
+	env, err := guestEnvironment(f.env, f.envFiles, os.LookupEnv)
+	if err != nil {
+		return guest.Command{}, err
+	}
+	if term := os.Getenv("TERM"); f.tty && term != "" {
+		env = append([]string{"TERM=" + term}, env...) // in front: -e wins
+	}
+	return guest.Command{Args: f.command, Env: env, Dir: f.workdir, User: f.user, TTY: f.tty, Main: true}, nil
+}

@@ -1,0 +1,242 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"smartvm"
+	"smartvm/guest"
+)
+
+// How long a run waits for what should not take long. Booting is generous: an emulated guest on a busy machine takes
+// its time, and one that panics says so at once.
+const (
+	bootTimeout     = 2 * time.Minute
+	shutdownTimeout = 15 * time.Second
+)
+
+// errTimeout is the cause of a context that --timeout ended.
+var errTimeout = errors.New("--timeout is over")
+
+// run is `smartvm run`.
+func run(ctx context.Context, h host, f runFlags) error {
+	ctx, signals, stop := watchSignals(ctx)
+	defer stop()
+	if f.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, f.timeout, errTimeout)
+		defer cancel()
+	}
+	r := &vmRun{host: h, flags: f, signals: signals, stage: stageConfigure}
+	defer r.close()
+	err := r.whole(ctx)
+	h.progress.clear()
+	return r.explain(ctx, err)
+}
+
+// vmRun is one VM from the flags to its end.
+type vmRun struct {
+	host
+	flags   runFlags
+	signals *interrupts
+
+	stage    stage
+	command  guest.Command
+	terminal *terminal // nil without -t
+	console  *os.File  // nil without --console
+	vm       *smartvm.VM
+}
+
+func (r *vmRun) close() {
+	if r.terminal != nil {
+		r.terminal.restore()
+	}
+	if r.console != nil {
+		r.console.Close()
+	}
+}
+
+// whole runs all stages. The VM is gone when it returns.
+func (r *vmRun) whole(ctx context.Context) error {
+	manager, config, err := r.prepare(ctx)
+	if err != nil {
+		return err
+	}
+	if r.vm, err = manager.CreateVM(ctx, *config); err != nil {
+		return err
+	}
+	if r.flags.dryRun {
+		return r.printPlan(ctx)
+	}
+	if err := r.openConsole(); err != nil {
+		return err
+	}
+	runErr := r.live(ctx)
+	// A VM that is left behind is worse than anything else that may have gone wrong, and both are told.
+	if err := r.takeAway(ctx); err != nil {
+		r.progress.say("the VM was not taken away completely: %v", err)
+		if _, isCode := runErr.(exitCode); runErr == nil || isCode {
+			r.stage = stageCleanUp
+			return err
+		}
+	}
+	return runErr
+}
+
+// live boots the VM and sees it through to where it may be taken away.
+func (r *vmRun) live(ctx context.Context) error {
+	r.stage = stageStart
+	r.progress.step("starting …")
+	if err := r.vm.Start(ctx); err != nil {
+		return err
+	}
+	r.stage = stageBoot
+	if len(r.flags.command) == 0 {
+		r.progress.clear()
+		return r.watch(ctx)
+	}
+	r.progress.step("booting …")
+	bootCtx, cancel := context.WithTimeoutCause(ctx, bootTimeout, fmt.Errorf("the guest did not come up within %v", bootTimeout))
+	defer cancel()
+	agent, err := r.vm.Agent(bootCtx)
+	if err != nil {
+		return err
+	}
+	r.stage = stageCommand
+	r.progress.clear()
+	return r.runCommand(ctx, agent)
+}
+
+// watch waits for a VM without a command to end.
+func (r *vmRun) watch(ctx context.Context) error {
+	exit, err := r.vm.Wait(ctx)
+	if err != nil {
+		return err
+	}
+	if exit.Code != 0 || exit.Signal != 0 {
+		return fmt.Errorf("the VMM ended: %v", exit)
+	}
+	return nil
+}
+
+// runCommand runs the command in the guest and returns its exit code as an error.
+func (r *vmRun) runCommand(ctx context.Context, agent *guest.Agent) error {
+	cmd := r.command
+	cmd.Stdout, cmd.Stderr = r.out, r.err
+	if r.flags.interactive {
+		cmd.Stdin = r.in
+	}
+	if r.terminal != nil {
+		cmd.Rows, cmd.Cols = r.terminal.size()
+	}
+	session, err := agent.Start(ctx, cmd)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	if r.terminal != nil && r.flags.interactive {
+		if err := r.terminal.raw(); err != nil {
+			return err
+		}
+		defer r.terminal.restore()
+	}
+	r.attach(session)
+	defer r.signals.attach(nil, nil)
+
+	status, err := session.Wait(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, guest.ErrLost):
+		return r.lostGuest(err)
+	case err != nil && !errors.Is(err, syscall.EPIPE):
+		return err // its output did not get to where it was sent
+	}
+	// Our init shuts the guest down now, which also writes its drives out.
+	waitCtx, cancel := context.WithTimeout(ctx, shutdownTimeout)
+	defer cancel()
+	if _, err := r.vm.Wait(waitCtx); err != nil && ctx.Err() == nil {
+		r.options.Logger.Warn("the guest did not shut down by itself", "error", err)
+	}
+	if code := status.ExitCode(); code != 0 {
+		return exitCode(code)
+	}
+	return nil
+}
+
+// attach gives the command the user's signals and the size of the terminal.
+func (r *vmRun) attach(session *guest.Session) {
+	forward := func(s unix.Signal) {
+		if err := session.Signal(int(s)); err != nil {
+			r.options.Logger.Warn("the signal did not reach the guest", "signal", s, "error", err)
+		}
+	}
+	var resize func()
+	if r.terminal != nil {
+		resize = func() {
+			if rows, cols := r.terminal.size(); rows > 0 {
+				session.Resize(rows, cols) // an error means that the session is over, and is told there
+			}
+		}
+	}
+	r.signals.attach(forward, resize)
+}
+
+// lostGuest tells why the connection to the agent ended before the command did: mostly because the VM did.
+func (r *vmRun) lostGuest(err error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if exit, waitErr := r.vm.Wait(ctx); waitErr == nil {
+		return fmt.Errorf("the VM ended before the command did: %v", exit)
+	}
+	return err
+}
+
+// takeAway ends the VM and removes all that it had. A VM whose guest came up is asked to shut down first, for the sake of
+// drives that it writes to in place.
+func (r *vmRun) takeAway(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	if r.stage < stageCommand {
+		if err := r.kill(ctx); err != nil {
+			return err
+		}
+	} else if r.vm.State().Live() {
+		if err := r.shutDown(ctx); err != nil {
+			return err
+		}
+	}
+	return r.vm.CleanUp(ctx)
+}
+
+// shutDown ends a VM in order, or at once when the user has no patience left.
+func (r *vmRun) shutDown(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-r.signals.hurry:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	err := r.vm.Stop(ctx)
+	if err != nil && ctx.Err() != nil {
+		return r.kill(context.WithoutCancel(ctx))
+	}
+	return err
+}
+
+func (r *vmRun) kill(ctx context.Context) error {
+	if !r.vm.State().Live() {
+		return nil
+	}
+	return r.vm.Kill(ctx)
+}
