@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"smartvm/firecracker"
 )
 
@@ -22,7 +24,7 @@ var awful = map[string]func(socket string){
 		os.Stderr.WriteString("no such luck\n")
 		os.Exit(148)
 	},
-	"awful-never-listens": func(string) { select {} },
+	"awful-never-listens": func(string) { unix.Pause() }, // not select {}: without cgo the runtime calls that a deadlock
 	"awful-says-nothing":  func(socket string) { serve(socket, func(c net.Conn) { io.Copy(io.Discard, c) }) },
 	"awful-garbage": func(socket string) {
 		serve(socket, func(c net.Conn) { c.Write([]byte("\x00\xffthis is no HTTP\r\n\r\n")) })

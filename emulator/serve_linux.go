@@ -3,6 +3,7 @@ package emulator
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"smartvm/emulator/microhttp"
@@ -60,8 +61,10 @@ func (m *process) answer(c *controller, api string, server *microhttp.Server) er
 		}
 	}
 	done := make(chan struct{})
+	var waker sync.WaitGroup
+	defer waker.Wait() // it must not wake a server that is closed: its descriptor may be another file's by then
 	defer close(done)
-	go func() {
+	waker.Go(func() {
 		ticks := time.NewTicker(metricsPeriod)
 		defer ticks.Stop()
 		for {
@@ -75,7 +78,7 @@ func (m *process) answer(c *controller, api string, server *microhttp.Server) er
 				server.Wake()
 			}
 		}
-	}()
+	})
 	err := server.Serve(c.handle, func() bool {
 		c.tick()
 		select {

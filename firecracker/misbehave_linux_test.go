@@ -59,12 +59,12 @@ func misbehave(socket, how string) {
 		<-forever
 	case "never":
 		fmt.Println("waiting")
-		select {}
+		unix.Pause() // not select {}: without cgo the runtime calls that a deadlock
 	case "deaf": // binds, and does not listen
 		fd, _ := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 		unix.Bind(fd, &unix.SockaddrUnix{Name: socket})
 		fmt.Println("waiting")
-		select {}
+		unix.Pause() // not select {}: without cgo the runtime calls that a deadlock
 	case "mute": // listens, and says nothing
 		l := listen()
 		fmt.Println("waiting")
