@@ -226,6 +226,8 @@ func (v *validation) optionalPath(key, path string) {
 	switch {
 	case strings.ContainsRune(path, 0):
 		v.add(key, "must not hold a NUL byte, is %q", path)
+	case !utf8.ValidString(path): // the API's JSON would name another file
+		v.add(key, "must be UTF-8, is %q", path)
 	case len(path) > maxPath:
 		v.add(key, "must have at most %d bytes, has %d", maxPath, len(path))
 	}

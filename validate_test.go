@@ -128,6 +128,7 @@ func TestValidateDrives(t *testing.T) {
 		{func(c *Config) { c.Drives[1].DriveID = "rootfs" }, `drives[1].driveId is the same as drives[0].driveId: "rootfs"`},
 		{func(c *Config) { c.Drives[1].DriveID = "smartvm_x" }, `drives[1].driveId must not begin with smartvm_, is "smartvm_x": those are our own`},
 		{func(c *Config) { c.Drives[1].PathOnHost = "" }, "drives[1].pathOnHost is missing"},
+		{func(c *Config) { c.BootSource.InitrdPath = "a\xff" }, `bootSource.initrdPath must be UTF-8, is "a\xff"`},
 		{func(c *Config) { c.Drives[1].PathOnHost = "\x00" }, `drives[1].pathOnHost must not hold a NUL byte, is "\x00"`},
 		{func(c *Config) { c.Drives[1].IsRootDevice = true }, "drives[1].isRootDevice is true, but drives[0] is the root drive already: there can be one"},
 		{func(c *Config) { c.Drives[0].PartUUID = "x init=/bin/sh" }, "drives[0].partUuid must be hex digits and `-`, is \"x init=/bin/sh\""},

@@ -227,6 +227,30 @@ func TestTheGuestWritesToItsOwnCopyOfADrive(t *testing.T) {
 	})
 }
 
+func TestDrivesInMemoryNeverTouchTheDataFolder(t *testing.T) {
+	onEachVMM(t, func(t *testing.T, m *Manager) {
+		config := smallConfig(t)
+		config.EphemeralStorage = "memory"
+		config.Drives = []Drive{{DriveID: "data", PathOnHost: diskImage(t, "data.img", 1<<20)}, {DriveID: "blank", BlankMiB: 8}}
+		vm := start(t, m, config)
+		for _, staged := range vm.Drives() {
+			info, err := os.Stat(filepath.Join(vm.RuntimeDir(), "drives", filepath.Base(staged.Path)))
+			if err != nil || !info.Mode().IsRegular() {
+				t.Errorf("drive %s is not in the runtime folder: %v", staged.DriveID, err)
+			}
+		}
+		err := filepath.WalkDir(filepath.Join(m.options.DataDir, "vms"), func(path string, d os.DirEntry, err error) error {
+			if err == nil && d.Type().IsRegular() && d.Name() != consoleLog {
+				t.Errorf("%s is on the disk", path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 func TestAKilledVMMIsNoticedAndCleanedUp(t *testing.T) {
 	onEachVMM(t, func(t *testing.T, m *Manager) {
 		ctx := t.Context()

@@ -84,6 +84,31 @@ func (b Bundle) Verify(ctx context.Context) error {
 	return nil
 }
 
+// FitsKernel reports why the modules in the bundle's initrd do not fit the kernel at path, or nil. A kernel that has all
+// its drivers built in works all the same; any other finds no devices.
+func (b Bundle) FitsKernel(path string) error {
+	if b.Manifest.KernelRelease == "" {
+		return nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	release, err := KernelRelease(f, info.Size())
+	if err != nil {
+		return fmt.Errorf("kernel %s: %w", path, err)
+	}
+	if release != b.Manifest.KernelRelease {
+		return fmt.Errorf("the modules in %s are for kernel %s, and %s is %q: a kernel that needs modules finds no devices with them", b.Initrd, b.Manifest.KernelRelease, path, release)
+	}
+	return nil
+}
+
 // openBundle reads the manifest and finds the files that it names.
 func openBundle(dir string) (Bundle, []artifact, error) {
 	abs, err := filepath.Abs(dir)

@@ -199,3 +199,27 @@ func rewrite(t *testing.T, b Bundle, change func(*Manifest)) {
 		t.Fatal(err)
 	}
 }
+
+func TestModulesFitTheKernelThatTheyWereBuiltFor(t *testing.T) {
+	t.Parallel()
+	b := Bundle{Initrd: "initrd", Manifest: Manifest{KernelRelease: "6.1.0-1-cloud-amd64"}}
+	for banner, fits := range map[string]bool{
+		"Linux version 6.1.0-1-cloud-amd64 (debian)":  true,
+		"Linux version 6.1.0-10-cloud-amd64 (debian)": false,
+		"no banner": false,
+	} {
+		kernel := filepath.Join(t.TempDir(), "vmlinux")
+		if err := os.WriteFile(kernel, []byte("\x7fELF…"+banner+"\x00"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.FitsKernel(kernel); (err == nil) != fits {
+			t.Errorf("%q: %v", banner, err)
+		}
+	}
+	if err := (Bundle{}).FitsKernel("/nowhere"); err != nil {
+		t.Errorf("a bundle without modules: %v", err)
+	}
+	if err := b.FitsKernel("/nowhere"); err == nil {
+		t.Error("a kernel that is not there fits")
+	}
+}

@@ -11,10 +11,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 // The exit codes that are not the guest's.
@@ -25,7 +27,11 @@ const (
 	exitSignalledBase = 128 // and the signal's number
 )
 
-func main() { os.Exit(execute(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr})) }
+func main() {
+	// What a careless parent left open must not reach a VMM. The descriptors stay open here: they may be the runtime's.
+	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	os.Exit(execute(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
+}
 
 // streams are the three that every process has. Data goes to out and nothing else does; progress, hints and errors go
 // to err.

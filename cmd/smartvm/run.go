@@ -39,9 +39,10 @@ type runFlags struct {
 	interactive bool
 	tty         bool
 
-	emulate bool
-	timeout time.Duration
-	dryRun  bool
+	emulate       bool
+	allowVersions []string
+	timeout       time.Duration
+	dryRun        bool
 }
 
 func newRunCommand(surroundings func() host) *cobra.Command {
@@ -63,6 +64,9 @@ func newRunCommand(surroundings func() host) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.take(args, cmd.ArgsLenAtDash()); err != nil {
 				return &usageError{cmd, err}
+			}
+			if cmd.Flags().Changed("cpus") && f.cpus < 1 {
+				return &usageError{cmd, fmt.Errorf("--cpus %d: a VM has at least 1", f.cpus)}
 			}
 			return run(cmd.Context(), surroundings(), f)
 		},
@@ -99,6 +103,7 @@ func (f *runFlags) define(cmd *cobra.Command) {
 	flags.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
 	flags.StringVar(&f.init, "init", "", "`WHO` is process 1: smartvm (default), or image: the root drive's own init")
 	flags.BoolVar(&f.emulate, "emulate", false, "use the emulator: no KVM needed; slow, and no security boundary as KVM is")
+	flags.StringArrayVar(&f.allowVersions, "allow-version", nil, "run this `VERSION` of Firecracker although it is known to be unsafe; can be given again")
 	flags.DurationVar(&f.timeout, "timeout", 0, "end the VM after this `TIME`, such as 30s, booting included; exit code 124")
 	flags.StringVar(&f.console, "console", "", "write the guest's console to this `FILE`")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "print what would be done as JSON, and do nothing")
@@ -138,8 +143,6 @@ func (f *runFlags) check() error {
 	switch {
 	case f.timeout < 0:
 		return fmt.Errorf("--timeout %v is negative", f.timeout)
-	case f.cpus < 0:
-		return fmt.Errorf("--cpus %d is negative", f.cpus)
 	case f.init != "" && f.init != "smartvm" && f.init != "image":
 		return fmt.Errorf("--init %q is neither smartvm nor image", f.init)
 	case !f.remove:

@@ -15,7 +15,7 @@ import (
 
 // prepare makes the configuration complete: flags, host, image.
 func (r *vmRun) prepare(ctx context.Context) (*smartvm.Manager, *smartvm.Config, error) {
-	r.options.Emulate = r.flags.emulate
+	r.options.Emulate, r.options.AllowVersions = r.flags.emulate, r.flags.allowVersions
 	manager, err := smartvm.NewManager(r.options)
 	if err != nil {
 		return nil, nil, err
@@ -73,6 +73,11 @@ func (r *vmRun) useImage(ctx context.Context, manager *smartvm.Manager, config *
 		return err
 	}
 	config.UseImage(bundle)
+	if kernel := config.BootSource.KernelImagePath; kernel != bundle.Kernel && config.BootSource.InitrdPath == bundle.Initrd {
+		if err := bundle.FitsKernel(kernel); err != nil {
+			r.progress.say("warning: %v", err)
+		}
+	}
 	return nil
 }
 
