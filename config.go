@@ -10,12 +10,6 @@ const (
 	DefaultMemSizeMiB = 128
 )
 
-// The architectures, by Firecracker's names.
-const (
-	archX8664   = "x86_64"
-	archAArch64 = "aarch64"
-)
-
 // Config says what a VM is made of. Its keys in a file (YAML or JSON, see [LoadConfig]) are the json tags; the same
 // tags serve encoding/json, so a Config that was written out can be read back.
 //

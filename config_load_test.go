@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"smartvm/internal/cpuarch"
 )
 
 const exampleYAML = `# a web server
@@ -226,7 +228,7 @@ func FuzzParseConfig(f *testing.F) {
 			}
 			return
 		}
-		for _, arch := range []string{archX8664, archAArch64} {
+		for _, arch := range []string{cpuarch.X8664, cpuarch.AArch64} {
 			if err := c.validate(arch); err != nil && !errors.Is(err, InvalidConfig) {
 				t.Fatal(err)
 			}

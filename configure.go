@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"smartvm/firecracker"
+	"smartvm/internal/cpuarch"
 )
 
 // defaultBootArgs is sent whenever the configuration has no boot arguments. Nothing is not an option: Firecracker's own
@@ -18,7 +19,7 @@ func bootArgs(given, arch string, guestArgs []string) string {
 	args := given
 	if args == "" {
 		args = defaultBootArgs
-		if arch == archAArch64 {
+		if arch == cpuarch.AArch64 {
 			// There is no i8042, and without keep_bootcon the console falls silent before the real one is up.
 			args = "keep_bootcon console=ttyS0 reboot=k panic=1"
 		}
@@ -47,25 +48,7 @@ func vmmConfig(c *Config) firecracker.VMConfig {
 		},
 		CPUConfig: cpuConfig(c.CPUConfig),
 	}
-	for _, d := range c.Drives {
-		out.Drives = append(out.Drives, firecracker.Drive{
-			DriveID: d.DriveID, IsRootDevice: d.IsRootDevice, PartUUID: d.PartUUID,
-			PathOnHost: d.PathOnHost, IsReadOnly: d.IsReadOnly,
-			CacheType: firecracker.CacheType(d.CacheType), IOEngine: firecracker.IOEngine(d.IOEngine),
-			RateLimiter: rateLimiter(d.RateLimiter), Socket: d.Socket,
-		})
-	}
-	for _, p := range c.Pmem {
-		out.Pmem = append(out.Pmem, firecracker.Pmem{
-			ID: p.ID, PathOnHost: p.PathOnHost, RootDevice: p.RootDevice, ReadOnly: p.ReadOnly, RateLimiter: rateLimiter(p.RateLimiter),
-		})
-	}
-	for _, n := range c.NetworkInterfaces {
-		out.NetworkInterfaces = append(out.NetworkInterfaces, firecracker.NetworkInterface{
-			IfaceID: n.IfaceID, HostDevName: n.HostDevName, GuestMAC: n.GuestMAC, MTU: uint16(n.MTU),
-			RxRateLimiter: rateLimiter(n.RxRateLimiter), TxRateLimiter: rateLimiter(n.TxRateLimiter),
-		})
-	}
+	addDisksAndInterfaces(&out, c)
 	if v := c.Vsock; v != nil {
 		out.Vsock = &firecracker.Vsock{GuestCID: v.GuestCID, UDSPath: v.UDSPath}
 	}
@@ -97,6 +80,28 @@ func vmmConfig(c *Config) firecracker.VMConfig {
 		out.Metrics = &firecracker.Metrics{MetricsPath: m.MetricsPath}
 	}
 	return out
+}
+
+func addDisksAndInterfaces(out *firecracker.VMConfig, c *Config) {
+	for _, d := range c.Drives {
+		out.Drives = append(out.Drives, firecracker.Drive{
+			DriveID: d.DriveID, IsRootDevice: d.IsRootDevice, PartUUID: d.PartUUID,
+			PathOnHost: d.PathOnHost, IsReadOnly: d.IsReadOnly,
+			CacheType: firecracker.CacheType(d.CacheType), IOEngine: firecracker.IOEngine(d.IOEngine),
+			RateLimiter: rateLimiter(d.RateLimiter), Socket: d.Socket,
+		})
+	}
+	for _, p := range c.Pmem {
+		out.Pmem = append(out.Pmem, firecracker.Pmem{
+			ID: p.ID, PathOnHost: p.PathOnHost, RootDevice: p.RootDevice, ReadOnly: p.ReadOnly, RateLimiter: rateLimiter(p.RateLimiter),
+		})
+	}
+	for _, n := range c.NetworkInterfaces {
+		out.NetworkInterfaces = append(out.NetworkInterfaces, firecracker.NetworkInterface{
+			IfaceID: n.IfaceID, HostDevName: n.HostDevName, GuestMAC: n.GuestMAC, MTU: uint16(n.MTU),
+			RxRateLimiter: rateLimiter(n.RxRateLimiter), TxRateLimiter: rateLimiter(n.TxRateLimiter),
+		})
+	}
 }
 
 // sendObservers tells the VMM where its log, its metrics and the guest's serial port go. They are part of no snapshot, so

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"smartvm/internal/cpuarch"
 )
 
 func TestBootArgumentsAreAlwaysSent(t *testing.T) {
@@ -14,11 +16,11 @@ func TestBootArgumentsAreAlwaysSent(t *testing.T) {
 		guest             []string
 		want              string
 	}{
-		{"default on x86_64", "", archX8664, nil, "console=ttyS0 reboot=k panic=1 i8042.noaux i8042.nomux i8042.dumbkbd"},
-		{"default on aarch64: no i8042, and the boot console stays", "", archAArch64, nil, "keep_bootcon console=ttyS0 reboot=k panic=1"},
-		{"given ones are kept as they are, order and doubles", "b a b", archX8664, nil, "b a b"},
-		{"our init's come behind", "a", archX8664, []string{"smartvm.hostname=x"}, "a smartvm.hostname=x"},
-		{"a guest with our init needs no kernel messages", "", archAArch64, []string{"x"}, "keep_bootcon console=ttyS0 reboot=k panic=1 quiet x"},
+		{"default on x86_64", "", cpuarch.X8664, nil, "console=ttyS0 reboot=k panic=1 i8042.noaux i8042.nomux i8042.dumbkbd"},
+		{"default on aarch64: no i8042, and the boot console stays", "", cpuarch.AArch64, nil, "keep_bootcon console=ttyS0 reboot=k panic=1"},
+		{"given ones are kept as they are, order and doubles", "b a b", cpuarch.X8664, nil, "b a b"},
+		{"our init's come behind", "a", cpuarch.X8664, []string{"smartvm.hostname=x"}, "a smartvm.hostname=x"},
+		{"a guest with our init needs no kernel messages", "", cpuarch.AArch64, []string{"x"}, "keep_bootcon console=ttyS0 reboot=k panic=1 quiet x"},
 	} {
 		if got := bootArgs(test.given, test.arch, test.guest); got != test.want {
 			t.Errorf("%s: %q, want %q", test.name, got, test.want)

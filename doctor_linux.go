@@ -13,6 +13,7 @@ import (
 
 	"smartvm/drive"
 	"smartvm/firecracker"
+	"smartvm/internal/cpuarch"
 	"smartvm/internal/kvm"
 )
 
@@ -96,7 +97,7 @@ func (m *Manager) checkEmulator(ctx context.Context) Check {
 		check.Message = err.Error()
 		return check
 	}
-	if m.options.Arch != archX8664 {
+	if m.options.Arch != cpuarch.X8664 {
 		check.Message, check.Fix = "the emulator runs on x86_64 only", ""
 		return check
 	}

@@ -6,10 +6,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
+
+	"smartvm/internal/cpuarch"
 )
 
 const defaultShutdownTimeout = 5 * time.Second
@@ -70,9 +71,9 @@ func (o Options) withDefaults() (Options, error) {
 		faults = append(faults, fmt.Errorf("the shutdown time-out %v is negative", o.ShutdownTimeout))
 	}
 	if o.Arch == "" {
-		o.Arch = HostArch()
+		o.Arch = cpuarch.Host()
 	}
-	if o.Arch != "x86_64" && o.Arch != "aarch64" {
+	if o.Arch != cpuarch.X8664 && o.Arch != cpuarch.AArch64 {
 		faults = append(faults, fmt.Errorf("arch %q is neither x86_64 nor aarch64", o.Arch))
 	}
 	var err error
@@ -95,18 +96,6 @@ func (o Options) withDefaults() (Options, error) {
 		return Options{}, &Error{Code: InvalidConfig, Op: "new manager", Err: err}
 	}
 	return o, nil
-}
-
-// HostArch returns the host's architecture in the words of the configuration: x86_64 or aarch64, or Go's name for any
-// other.
-func HostArch() string {
-	switch runtime.GOARCH {
-	case "amd64":
-		return "x86_64"
-	case "arm64":
-		return "aarch64"
-	}
-	return runtime.GOARCH
 }
 
 func defaultDataDir() (string, error) {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"smartvm/drive"
+	"smartvm/internal/cpuarch"
 )
 
 // checkFiles reports everything on this host that would keep the VM from starting: files that are missing, of the
@@ -146,9 +147,9 @@ func kernelFault(head []byte, arch string) string {
 	isELF := magicAt(0, elf.ELFMAG) && len(head) >= 20
 	isImage := magicAt(56, "ARM\x64") // Documentation/arch/arm64/booting.rst
 	switch {
-	case arch == archX8664 && isELF:
+	case arch == cpuarch.X8664 && isELF:
 		return elfFault(head)
-	case arch == archAArch64 && isImage:
+	case arch == cpuarch.AArch64 && isImage:
 		return ""
 	case isImage:
 		return "is a kernel for aarch64, the VM is " + arch
@@ -158,7 +159,7 @@ func kernelFault(head []byte, arch string) string {
 		return "is a compressed kernel (bzImage): the VMM needs the uncompressed `vmlinux`; " + unpacked
 	case magicAt(0, "\x1f\x8b"), magicAt(0, "\x28\xb5\x2f\xfd"), magicAt(0, "\xfd7zXZ"), magicAt(0, "\x02\x21\x4c\x18"):
 		return "is compressed: unpack it first"
-	case arch == archAArch64:
+	case arch == cpuarch.AArch64:
 		return "is no kernel: want an `Image` for aarch64; " + unpacked
 	default:
 		return "is no kernel: want an uncompressed ELF `vmlinux`; " + unpacked

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"smartvm/internal/cpuarch"
 )
 
 // elfKernel is the beginning of a kernel for x86_64, as far as it is looked at.
@@ -34,19 +36,19 @@ func TestKernelsAreCalledByTheirName(t *testing.T) {
 		arch string
 		want string // a part of the fault; empty: none
 	}{
-		"vmlinux":                 {elfKernel(), archX8664, ""},
-		"Image":                   {image, archAArch64, ""},
-		"Image on x86_64":         {image, archX8664, "is a kernel for aarch64, the VM is x86_64"},
-		"vmlinux on aarch64":      {elfKernel(), archAArch64, "is an ELF file: on aarch64 the VMM needs the kernel's `Image`"},
-		"an ELF file for aarch64": {with(elfKernel(), 18, "\xb7"), archX8664, "is an ELF file for EM_AARCH64, the VM is x86_64"},
-		"a 32-bit ELF file":       {with(elfKernel(), 4, "\x01"), archX8664, "is no 64-bit kernel"},
-		"bzImage":                 {with(blank(), 0x202, "HdrS"), archX8664, "is a compressed kernel (bzImage)"},
-		"gzip":                    {with(blank(), 0, "\x1f\x8b"), archX8664, "is compressed: unpack it first"},
-		"Image.gz":                {with(blank(), 0, "\x1f\x8b"), archAArch64, "is compressed: unpack it first"},
-		"a text":                  {[]byte("hello"), archX8664, "is no kernel: want an uncompressed ELF `vmlinux`"},
-		"a text on aarch64":       {[]byte("hello"), archAArch64, "is no kernel: want an `Image`"},
-		"half a magic":            {[]byte("\x7fEL"), archX8664, "is no kernel"},
-		"a magic and no more":     {[]byte("\x7fELF"), archX8664, "is no kernel"},
+		"vmlinux":                 {elfKernel(), cpuarch.X8664, ""},
+		"Image":                   {image, cpuarch.AArch64, ""},
+		"Image on x86_64":         {image, cpuarch.X8664, "is a kernel for aarch64, the VM is x86_64"},
+		"vmlinux on aarch64":      {elfKernel(), cpuarch.AArch64, "is an ELF file: on aarch64 the VMM needs the kernel's `Image`"},
+		"an ELF file for aarch64": {with(elfKernel(), 18, "\xb7"), cpuarch.X8664, "is an ELF file for EM_AARCH64, the VM is x86_64"},
+		"a 32-bit ELF file":       {with(elfKernel(), 4, "\x01"), cpuarch.X8664, "is no 64-bit kernel"},
+		"bzImage":                 {with(blank(), 0x202, "HdrS"), cpuarch.X8664, "is a compressed kernel (bzImage)"},
+		"gzip":                    {with(blank(), 0, "\x1f\x8b"), cpuarch.X8664, "is compressed: unpack it first"},
+		"Image.gz":                {with(blank(), 0, "\x1f\x8b"), cpuarch.AArch64, "is compressed: unpack it first"},
+		"a text":                  {[]byte("hello"), cpuarch.X8664, "is no kernel: want an uncompressed ELF `vmlinux`"},
+		"a text on aarch64":       {[]byte("hello"), cpuarch.AArch64, "is no kernel: want an `Image`"},
+		"half a magic":            {[]byte("\x7fEL"), cpuarch.X8664, "is no kernel"},
+		"a magic and no more":     {[]byte("\x7fELF"), cpuarch.X8664, "is no kernel"},
 	} {
 		got := kernelFault(c.head, c.arch)
 		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
@@ -79,7 +81,7 @@ func hostFiles(t *testing.T) (*Config, string) {
 func TestCheckFilesTakesWhatIsThere(t *testing.T) {
 	t.Parallel()
 	c, _ := hostFiles(t)
-	if err := c.checkFiles(archX8664); err != nil {
+	if err := c.checkFiles(cpuarch.X8664); err != nil {
 		t.Error(err)
 	}
 }
@@ -112,7 +114,7 @@ func TestCheckFilesSaysWhatIsWrong(t *testing.T) {
 	} {
 		c, dir := hostFiles(t)
 		row.change(c, dir)
-		err := c.checkFiles(archX8664)
+		err := c.checkFiles(cpuarch.X8664)
 		if want := strings.ReplaceAll(row.want, "DIR", dir) + " (INVALID_CONFIG)"; err == nil || err.Error() != want {
 			t.Errorf("\n got %v\nwant %s", err, want)
 		}
@@ -123,7 +125,7 @@ func TestCheckFilesRefusesMoreMemoryThanTheHostHas(t *testing.T) {
 	t.Parallel()
 	c, _ := hostFiles(t)
 	c.MachineConfig.MemSizeMiB = math.MaxInt32
-	err := c.checkFiles(archX8664)
+	err := c.checkFiles(cpuarch.X8664)
 	if !errors.Is(err, InvalidConfig) || !strings.Contains(err.Error(), "machineConfig.memSizeMib is 2147483647, but this host has ") {
 		t.Errorf("got %v", err)
 	}
@@ -133,7 +135,7 @@ func TestCheckFilesReportsEveryFaultAndItsCause(t *testing.T) {
 	t.Parallel()
 	c, dir := hostFiles(t)
 	c.BootSource.KernelImagePath, c.Drives[0].PathOnHost = dir+"/missing", dir+"/folder"
-	err := c.checkFiles(archX8664)
+	err := c.checkFiles(cpuarch.X8664)
 	if err == nil || !strings.HasPrefix(err.Error(), "2 faults\n") || !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"smartvm/internal/cpuarch"
 )
 
 // Bounds of Firecracker's API and of the kernel under it.
@@ -31,7 +33,7 @@ const (
 )
 
 // maxVirtioDevices is how many virtio devices fit on the MMIO bus: its interrupts (arch/*/layout.rs).
-var maxVirtioDevices = map[string]int{archX8664: 17, archAArch64: 92}
+var maxVirtioDevices = map[string]int{cpuarch.X8664: 17, cpuarch.AArch64: 92}
 
 var (
 	deviceID = regexp.MustCompile(`^[A-Za-z0-9_]+$`)                                // checked_id of Firecracker's api_server/parsed_request.rs
@@ -105,7 +107,7 @@ func (v *validation) add(key, format string, args ...any) {
 
 func (v *validation) general(c *Config) {
 	if _, ok := maxVirtioDevices[v.arch]; !ok {
-		v.add("arch", "must be %s or %s, is %q", archX8664, archAArch64, v.arch)
+		v.add("arch", "must be %s or %s, is %q", cpuarch.X8664, cpuarch.AArch64, v.arch)
 	}
 	if c.SchemaVersion != 0 && c.SchemaVersion != 1 {
 		v.add("schemaVersion", "must be 1, is %d: this file is for another version of smartvm", c.SchemaVersion)
@@ -138,7 +140,7 @@ func (v *validation) machine(m *MachineConfig, custom *CPUConfig) {
 	if m.MemSizeMiB < 0 || m.MemSizeMiB > maxMemSizeMiB {
 		v.add("machineConfig.memSizeMib", "must be 1 to %d, is %d", maxMemSizeMiB, m.MemSizeMiB)
 	}
-	if m.SMT && v.arch == archAArch64 {
+	if m.SMT && v.arch == cpuarch.AArch64 {
 		v.add("machineConfig.smt", "cannot be true on aarch64")
 	}
 	if m.SMT && m.VCPUCount > 1 && m.VCPUCount%2 != 0 {
@@ -146,7 +148,7 @@ func (v *validation) machine(m *MachineConfig, custom *CPUConfig) {
 	}
 
 	templates := []string{"None", "C3", "T2", "T2S", "T2CL", "T2A"}
-	if v.arch == archAArch64 {
+	if v.arch == cpuarch.AArch64 {
 		templates = []string{"None", "V1N1"}
 	}
 	v.oneOf("machineConfig.cpuTemplate", m.CPUTemplate, templates...)

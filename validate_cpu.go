@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"smartvm/internal/cpuarch"
 )
 
 var kvmCapability = regexp.MustCompile(`^!?[0-9]+$`)
@@ -20,10 +22,10 @@ func (v *validation) cpuConfig(key string, c *CPUConfig) {
 			v.add(fmt.Sprintf("%s.kvmCapabilities[%d]", key, i), "must be a number, with ! in front to remove it, is %q", capability)
 		}
 	}
-	v.onlyOn(archX8664, key+".cpuidModifiers", len(c.CPUIDModifiers))
-	v.onlyOn(archX8664, key+".msrModifiers", len(c.MSRModifiers))
-	v.onlyOn(archAArch64, key+".regModifiers", len(c.RegModifiers))
-	v.onlyOn(archAArch64, key+".vcpuFeatures", len(c.VCPUFeatures))
+	v.onlyOn(cpuarch.X8664, key+".cpuidModifiers", len(c.CPUIDModifiers))
+	v.onlyOn(cpuarch.X8664, key+".msrModifiers", len(c.MSRModifiers))
+	v.onlyOn(cpuarch.AArch64, key+".regModifiers", len(c.RegModifiers))
+	v.onlyOn(cpuarch.AArch64, key+".vcpuFeatures", len(c.VCPUFeatures))
 
 	for i, m := range c.CPUIDModifiers {
 		leaf := fmt.Sprintf("%s.cpuidModifiers[%d]", key, i)

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"smartvm/internal/cpuarch"
 )
 
 // goodConfig is valid on both architectures and has every part.
@@ -46,7 +48,7 @@ func goodConfig() *Config {
 
 func TestGoodConfigurationsAreValid(t *testing.T) {
 	t.Parallel()
-	for _, arch := range []string{archX8664, archAArch64} {
+	for _, arch := range []string{cpuarch.X8664, cpuarch.AArch64} {
 		for name, c := range map[string]*Config{
 			"with all parts": goodConfig(),
 			"minimal":        {BootSource: BootSource{KernelImagePath: "/k"}},
@@ -81,7 +83,7 @@ func checkRows(t *testing.T, arch string, rows []validationRow) {
 
 func TestValidateTheMachine(t *testing.T) {
 	t.Parallel()
-	checkRows(t, archX8664, []validationRow{
+	checkRows(t, cpuarch.X8664, []validationRow{
 		{func(c *Config) { c.SchemaVersion = 2 }, "schemaVersion must be 1, is 2: this file is for another version of smartvm"},
 		{func(c *Config) { c.SchemaVersion = -1 }, "schemaVersion must be 1, is -1: this file is for another version of smartvm"},
 		{func(c *Config) { c.ID = "a\nb" }, `id must be UTF-8 without control characters, is "a\nb"`},
@@ -121,7 +123,7 @@ func TestValidateTheMachine(t *testing.T) {
 func TestValidateDrives(t *testing.T) {
 	t.Parallel()
 	yes := true
-	checkRows(t, archX8664, []validationRow{
+	checkRows(t, cpuarch.X8664, []validationRow{
 		{func(c *Config) { c.Drives[1].DriveID = "" }, "drives[1].driveId is missing"},
 		{func(c *Config) { c.Drives[1].DriveID = "a-b" }, "drives[1].driveId must be letters, digits and `_`, is \"a-b\""},
 		{func(c *Config) { c.Drives[1].DriveID = "../x" }, "drives[1].driveId must be letters, digits and `_`, is \"../x\""},
@@ -164,7 +166,7 @@ func TestValidateDrives(t *testing.T) {
 
 func TestValidateInterfacesAndMMDS(t *testing.T) {
 	t.Parallel()
-	checkRows(t, archX8664, []validationRow{
+	checkRows(t, cpuarch.X8664, []validationRow{
 		{func(c *Config) { c.NetworkInterfaces = append(c.NetworkInterfaces, NetworkInterface{HostDevName: "t"}) }, "networkInterfaces[2].ifaceId is missing"},
 		{func(c *Config) {
 			c.NetworkInterfaces = append(c.NetworkInterfaces, NetworkInterface{IfaceID: "eth0", HostDevName: "t"})
@@ -203,7 +205,7 @@ func TestValidateInterfacesAndMMDS(t *testing.T) {
 
 func TestValidateTheOtherDevices(t *testing.T) {
 	t.Parallel()
-	checkRows(t, archX8664, []validationRow{
+	checkRows(t, cpuarch.X8664, []validationRow{
 		{func(c *Config) { c.Vsock.GuestCID = 2 }, "vsock.guestCid must be >= 3, is 2: 0 to 2 have fixed meanings"},
 		{func(c *Config) { c.Vsock.GuestCID = math.MaxUint32 }, "vsock.guestCid must be below 4294967295, which means any"},
 		{func(c *Config) { c.Vsock.UDSPath += "x" }, "vsock.udsPath must have at most 107 bytes, as a Unix socket's path, has 108"},
@@ -240,10 +242,10 @@ func TestValidateCPUTemplates(t *testing.T) {
 	good := CPUIDModifier{Leaf: "0x80000001", Subleaf: "0b0", Modifiers: one}
 	c := goodConfig()
 	c.CPUConfig.CPUIDModifiers, c.CPUConfig.MSRModifiers = []CPUIDModifier{good}, []MSRModifier{{Addr: "0x10a", Bitmap: "0b1"}}
-	if err := c.validate(archX8664); err != nil {
+	if err := c.validate(cpuarch.X8664); err != nil {
 		t.Error(err)
 	}
-	checkRows(t, archX8664, []validationRow{
+	checkRows(t, cpuarch.X8664, []validationRow{
 		{func(c *Config) { c.CPUConfig.KVMCapabilities[1] = "!!5" }, `cpuConfig.kvmCapabilities[1] must be a number, with ! in front to remove it, is "!!5"`},
 		{func(c *Config) { c.CPUConfig.KVMCapabilities[1] = "4294967296" }, `cpuConfig.kvmCapabilities[1] must be a number, with ! in front to remove it, is "4294967296"`},
 		{cpuid(CPUIDModifier{Subleaf: "0x0", Modifiers: one}), "cpuConfig.cpuidModifiers[0].leaf is missing"},
@@ -261,7 +263,7 @@ func TestValidateCPUTemplates(t *testing.T) {
 		{func(c *Config) { c.CPUConfig.RegModifiers = []RegModifier{{Addr: "0x1", Bitmap: "0b1"}} }, "cpuConfig.regModifiers can only be given on aarch64"},
 		{func(c *Config) { c.CPUConfig.VCPUFeatures = []VCPUFeature{{Bitmap: "0b1"}} }, "cpuConfig.vcpuFeatures can only be given on aarch64"},
 	})
-	checkRows(t, archAArch64, []validationRow{
+	checkRows(t, cpuarch.AArch64, []validationRow{
 		{cpuid(good), "cpuConfig.cpuidModifiers can only be given on x86_64"},
 		{func(c *Config) { c.CPUConfig.MSRModifiers = []MSRModifier{{Addr: "0x1", Bitmap: "0b1"}} }, "cpuConfig.msrModifiers can only be given on x86_64"},
 		{func(c *Config) {
@@ -273,7 +275,7 @@ func TestValidateCPUTemplates(t *testing.T) {
 
 func TestValidateOnAArch64(t *testing.T) {
 	t.Parallel()
-	checkRows(t, archAArch64, []validationRow{
+	checkRows(t, cpuarch.AArch64, []validationRow{
 		{func(c *Config) { c.MachineConfig.SMT = true }, "machineConfig.smt cannot be true on aarch64"},
 		{func(c *Config) { c.MachineConfig.CPUTemplate = "T2"; c.CPUConfig = nil }, `machineConfig.cpuTemplate must be None or V1N1, is "T2"`},
 	})
@@ -282,7 +284,7 @@ func TestValidateOnAArch64(t *testing.T) {
 		c.Pmem = append(c.Pmem, Pmem{ID: fmt.Sprint("p", i), PathOnHost: "/p"})
 	}
 	c.MachineConfig.CPUTemplate, c.CPUConfig = "V1N1", nil
-	if err := c.validate(archAArch64); err != nil {
+	if err := c.validate(cpuarch.AArch64); err != nil {
 		t.Error(err)
 	}
 	if err := goodConfig().validate("riscv64"); err == nil || !strings.Contains(err.Error(), `arch must be x86_64 or aarch64, is "riscv64"`) {
@@ -299,7 +301,7 @@ func TestValidateReportsEveryFault(t *testing.T) {
 		Vsock:             &Vsock{},
 		MMDS:              &MMDS{NetworkInterfaces: []string{"eth0"}},
 	}
-	err := c.validate(archX8664)
+	err := c.validate(cpuarch.X8664)
 	want := `10 faults
   bootSource.kernelImagePath is missing
   machineConfig.vcpuCount must be 1 to 32, is -1
@@ -323,7 +325,7 @@ func TestAnErrorStaysReadable(t *testing.T) {
 	t.Parallel()
 	c := goodConfig()
 	c.Drives = make([]Drive, 1000)
-	err := c.validate(archX8664)
+	err := c.validate(cpuarch.X8664)
 	if err == nil || !strings.HasPrefix(err.Error(), "2001 faults\n") || !strings.Contains(err.Error(), "\n  and 1951 more (INVALID_CONFIG)") {
 		t.Errorf("got %.200v", err)
 	}

@@ -1,7 +1,6 @@
 package firecracker
 
 import (
-	"runtime"
 	"time"
 )
 
@@ -32,14 +31,6 @@ func DefaultLadder(arch string) Ladder {
 		return l.WithoutGuest()
 	}
 	return l
-}
-
-// hostArch is this machine's architecture in Firecracker's words.
-func hostArch() string {
-	if runtime.GOARCH == "arm64" {
-		return "aarch64"
-	}
-	return "x86_64"
 }
 
 // Kill ends the VMM at once.

@@ -7,6 +7,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"smartvm/internal/cpuarch"
 )
 
 // Stop ends the VMM by the ladder's rungs and returns the method that worked; nil is the [DefaultLadder] of this
@@ -26,7 +28,7 @@ func (p *Process) Stop(ctx context.Context, ladder Ladder) (Method, error) {
 		return p.stopped, nil
 	}
 	if ladder == nil {
-		ladder = DefaultLadder(hostArch())
+		ladder = DefaultLadder(cpuarch.Host())
 	}
 	select {
 	case <-p.done:

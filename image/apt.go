@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"smartvm/internal/cpuarch"
 )
 
 // How long apt may take to die when the context ends before it is killed with its pipes.
@@ -75,7 +77,7 @@ func newApt(o DebianOptions) (*apt, error) {
 		}
 		*path = found
 	}
-	if o.Arch != HostArch() {
+	if o.Arch != cpuarch.Host() {
 		a.suffix = ":" + debianArch(o.Arch)
 	}
 	if a.dir == "" {
@@ -93,7 +95,7 @@ func newApt(o DebianOptions) (*apt, error) {
 
 // debianArch is Debian's name for an architecture.
 func debianArch(arch string) string {
-	if arch == AArch64 {
+	if arch == cpuarch.AArch64 {
 		return "arm64"
 	}
 	return "amd64"

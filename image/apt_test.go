@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"smartvm/internal/cpuarch"
 	"smartvm/internal/proof"
 )
 
@@ -96,7 +97,7 @@ func TestWithoutAptsListsTheErrorNamesTheCommand(t *testing.T) {
 func TestAForeignArchitectureIsAskedForAsSuch(t *testing.T) {
 	proof.Host(t)
 	o := aptOptions(t)
-	o.Arch = map[string]string{X8664: AArch64, AArch64: X8664}[HostArch()]
+	o.Arch = map[string]string{cpuarch.X8664: cpuarch.AArch64, cpuarch.AArch64: cpuarch.X8664}[cpuarch.Host()]
 	o.Init = testProgram(o.Arch, "init")
 	_, err := BuildDebian(t.Context(), o)
 	if missingApt(t, err) || err == nil {
@@ -110,7 +111,7 @@ func TestAForeignArchitectureIsAskedForAsSuch(t *testing.T) {
 func TestWithoutAptTheErrorAsksForThePackage(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	_, err := BuildDebian(t.Context(), aptOptions(t))
-	if !errors.Is(err, exec.ErrNotFound) || !strings.Contains(err.Error(), "linux-image-cloud-"+debianArch(HostArch())) {
+	if !errors.Is(err, exec.ErrNotFound) || !strings.Contains(err.Error(), "linux-image-cloud-"+debianArch(cpuarch.Host())) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -145,8 +146,8 @@ func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 // aptOptions ask for the default image by apt, with the cache of this working copy.
 func aptOptions(t *testing.T) DebianOptions {
 	t.Helper()
-	return DebianOptions{Arch: HostArch(), Dir: filepath.Join(t.TempDir(), "bundle"), CacheDir: filepath.Join(proof.Root(t), "build", "cache"),
-		Init: testProgram(HostArch(), "init")}
+	return DebianOptions{Arch: cpuarch.Host(), Dir: filepath.Join(t.TempDir(), "bundle"), CacheDir: filepath.Join(proof.Root(t), "build", "cache"),
+		Init: testProgram(cpuarch.Host(), "init")}
 }
 
 // missingApt reports whether this machine has no apt, in which case err must say so.

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"smartvm/internal/cpuarch"
 )
 
 func TestOpenRefusesADamagedBundle(t *testing.T) {
@@ -36,7 +38,7 @@ func TestOpenRefusesADamagedBundle(t *testing.T) {
 			rewrite(t, b, func(m *Manifest) { m.Checksums.KernelSHA256 = "" })
 		}, "no checksum"},
 	} {
-		b := build(t, X8664, t.TempDir())
+		b := build(t, cpuarch.X8664, t.TempDir())
 		c.damage(t, b)
 		_, err := Open(t.Context(), b.Dir)
 		var damaged *BundleError
@@ -52,7 +54,7 @@ func TestOpenRefusesADamagedBundle(t *testing.T) {
 func TestABundleMayBeMovedAndNameItsFilesAbsolutely(t *testing.T) {
 	t.Parallel()
 	parent := t.TempDir()
-	build(t, X8664, filepath.Join(parent, "a"))
+	build(t, cpuarch.X8664, filepath.Join(parent, "a"))
 	if err := os.Rename(filepath.Join(parent, "a"), filepath.Join(parent, "b")); err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +72,7 @@ func TestABundleMayBeMovedAndNameItsFilesAbsolutely(t *testing.T) {
 // showing it. Verify reads it all the same.
 func TestOpenReadsAFileOnceAndAgainWhenItChanged(t *testing.T) {
 	t.Parallel()
-	b := build(t, X8664, t.TempDir())
+	b := build(t, cpuarch.X8664, t.TempDir())
 	before, err := os.Stat(b.Kernel)
 	if err != nil {
 		t.Fatal(err)
@@ -109,7 +111,7 @@ func TestOpenReadsAFileOnceAndAgainWhenItChanged(t *testing.T) {
 
 func TestOpenEndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	b := build(t, X8664, t.TempDir())
+	b := build(t, cpuarch.X8664, t.TempDir())
 	remove(t, b.Dir, stampName)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"smartvm/internal/cpuarch"
 )
 
 func TestADebIsReadInAllItsCompressions(t *testing.T) {
@@ -195,7 +197,7 @@ func FuzzReadDeb(f *testing.F) {
 }
 
 func FuzzParseModule(f *testing.F) {
-	f.Add(testModule(X8664, testRelease, "depends=a,b\x00softdep=pre: c post: d\x00alias=x"))
+	f.Add(testModule(cpuarch.X8664, testRelease, "depends=a,b\x00softdep=pre: c post: d\x00alias=x"))
 	f.Add([]byte("\x7fELF\x02\x01\x01"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m, err := parseModule(data)

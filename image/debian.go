@@ -12,11 +12,13 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"smartvm/internal/cpuarch"
 )
 
 // DebianOptions say how the default image is made.
 type DebianOptions struct {
-	Arch string // X8664 or AArch64; "" is the host's
+	Arch string // cpuarch.X8664 or cpuarch.AArch64; "" is the host's
 	Dir  string // the bundle's folder; a bundle that is there already is replaced
 
 	// Package is where the kernel's package is: a .deb, a folder with an unpacked one, or a folder with several of both,
@@ -91,10 +93,10 @@ func (o DebianOptions) build(ctx context.Context) (Bundle, error) {
 // complete puts the defaults in and checks the rest.
 func (o *DebianOptions) complete() error {
 	if o.Arch == "" {
-		o.Arch = HostArch()
+		o.Arch = cpuarch.Host()
 	}
-	if o.Arch != X8664 && o.Arch != AArch64 {
-		return fmt.Errorf("architecture %q: Firecracker runs on %s and %s", o.Arch, X8664, AArch64)
+	if o.Arch != cpuarch.X8664 && o.Arch != cpuarch.AArch64 {
+		return fmt.Errorf("architecture %q: Firecracker runs on %s and %s", o.Arch, cpuarch.X8664, cpuarch.AArch64)
 	}
 	if o.Dir == "" {
 		return errors.New("no folder is given for the bundle")
@@ -253,7 +255,7 @@ func (o DebianOptions) writeInitrd(ctx context.Context, st *stage, pkgs *package
 // docs/getting-started.md).
 func bootArgs(arch string) string {
 	args := "console=ttyS0 reboot=k panic=1"
-	if arch == AArch64 {
+	if arch == cpuarch.AArch64 {
 		args = "keep_bootcon " + args
 	}
 	return args

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"smartvm/internal/cpuarch"
 )
 
 // build makes a bundle from a synthetic package.
@@ -27,8 +29,8 @@ func build(t *testing.T, arch, dir string) Bundle {
 func TestABundleIsMadeForEachArchitecture(t *testing.T) {
 	t.Parallel()
 	for arch, args := range map[string]string{
-		X8664:   "console=ttyS0 reboot=k panic=1",
-		AArch64: "keep_bootcon console=ttyS0 reboot=k panic=1",
+		cpuarch.X8664:   "console=ttyS0 reboot=k panic=1",
+		cpuarch.AArch64: "keep_bootcon console=ttyS0 reboot=k panic=1",
 	} {
 		dir := filepath.Join(t.TempDir(), "new", "bundle")
 		b := build(t, arch, dir)
@@ -60,7 +62,7 @@ func TestABundleIsMadeForEachArchitecture(t *testing.T) {
 
 func TestTwoBuildsGiveEqualBytes(t *testing.T) {
 	t.Setenv("SOURCE_DATE_EPOCH", "1700000000")
-	a, b := build(t, X8664, t.TempDir()), build(t, X8664, t.TempDir())
+	a, b := build(t, cpuarch.X8664, t.TempDir()), build(t, cpuarch.X8664, t.TempDir())
 	for _, name := range []string{kernelName, initrdName, manifestName} {
 		one, err := os.ReadFile(filepath.Join(a.Dir, name))
 		if err != nil {
@@ -106,10 +108,10 @@ func TestTheInitramfsHoldsWhatAGuestNeeds(t *testing.T) {
 func TestWhatCannotBeBuiltLeavesTheBundleAsItWas(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "bundle")
-	good := build(t, X8664, dir)
-	init := testProgram(X8664, "init")
+	good := build(t, cpuarch.X8664, dir)
+	init := testProgram(cpuarch.X8664, "init")
 	changed := func(change func(map[string][]byte)) string {
-		files := testPackage(t, X8664)
+		files := testPackage(t, cpuarch.X8664)
 		change(files)
 		return folder(t, files)
 	}
@@ -120,9 +122,9 @@ func TestWhatCannotBeBuiltLeavesTheBundleAsItWas(t *testing.T) {
 	}{
 		"no init":             {DebianOptions{}, "no init"},
 		"an init of text":     {DebianOptions{Init: []byte("#!/bin/sh\n")}, "no ELF"},
-		"another machine's":   {DebianOptions{Init: testProgram(AArch64, "init")}, "another machine"},
+		"another machine's":   {DebianOptions{Init: testProgram(cpuarch.AArch64, "init")}, "another machine"},
 		"another arch":        {DebianOptions{Arch: "riscv64", Init: init}, "riscv64"},
-		"the package's arch":  {DebianOptions{Init: init, Package: folder(t, testPackage(t, AArch64))}, "is for aarch64"},
+		"the package's arch":  {DebianOptions{Init: init, Package: folder(t, testPackage(t, cpuarch.AArch64))}, "is for aarch64"},
 		"no package":          {DebianOptions{Init: init, Package: filepath.Join(t.TempDir(), "none")}, "none"},
 		"a device":            {DebianOptions{Init: init, Package: "/dev/null"}, "neither a file nor a folder"},
 		"a kernel of text":    {DebianOptions{Init: init, Package: changed(func(f map[string][]byte) { f[kernel] = []byte("text") })}, "it is text"},
@@ -133,7 +135,7 @@ func TestWhatCannotBeBuiltLeavesTheBundleAsItWas(t *testing.T) {
 	} {
 		c.o.Dir = dir
 		if c.o.Arch == "" {
-			c.o.Arch = X8664
+			c.o.Arch = cpuarch.X8664
 		}
 		_, err := BuildDebian(t.Context(), c.o)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
@@ -151,7 +153,7 @@ func TestWhatCannotBeBuiltLeavesTheBundleAsItWas(t *testing.T) {
 func TestABuildThatIsCancelledAnywhereLeavesNothing(t *testing.T) {
 	t.Parallel()
 	parent := t.TempDir()
-	o := DebianOptions{Arch: X8664, Dir: filepath.Join(parent, "bundle"), Package: folder(t, testPackage(t, X8664)), Init: testProgram(X8664, "init")}
+	o := DebianOptions{Arch: cpuarch.X8664, Dir: filepath.Join(parent, "bundle"), Package: folder(t, testPackage(t, cpuarch.X8664)), Init: testProgram(cpuarch.X8664, "init")}
 	for looks := 0; ; looks++ {
 		ctx := &endingContext{Context: t.Context(), left: looks}
 		_, err := BuildDebian(ctx, o)
@@ -186,8 +188,8 @@ func (c *endingContext) Err() error {
 func TestABundleReplacesABundleAndNothingElse(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "bundle")
-	first := build(t, X8664, dir)
-	o := DebianOptions{Arch: X8664, Dir: dir, Package: folder(t, testPackage(t, X8664)), Init: testProgram(X8664, "another")}
+	first := build(t, cpuarch.X8664, dir)
+	o := DebianOptions{Arch: cpuarch.X8664, Dir: dir, Package: folder(t, testPackage(t, cpuarch.X8664)), Init: testProgram(cpuarch.X8664, "another")}
 	second, err := BuildDebian(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -231,7 +233,7 @@ func TestSwapInStepsDoesWhatTheKernelsExchangeDoes(t *testing.T) {
 
 func TestEpochsThatAreNoNumbersAreRefused(t *testing.T) {
 	t.Setenv("SOURCE_DATE_EPOCH", "yesterday")
-	_, err := BuildDebian(t.Context(), DebianOptions{Arch: X8664, Dir: t.TempDir(), Init: testProgram(X8664, "init")})
+	_, err := BuildDebian(t.Context(), DebianOptions{Arch: cpuarch.X8664, Dir: t.TempDir(), Init: testProgram(cpuarch.X8664, "init")})
 	if err == nil || !strings.Contains(err.Error(), "SOURCE_DATE_EPOCH") {
 		t.Errorf("got %v", err)
 	}

@@ -8,22 +8,3 @@
 // Packages and kernels are read as untrusted data: every size is bounded, links in them are never followed, and nothing
 // is written but the bundle's own files.
 package image
-
-import "runtime"
-
-// The architectures, in the names that Firecracker's releases use.
-const (
-	X8664   = "x86_64"
-	AArch64 = "aarch64"
-)
-
-// HostArch returns the architecture of this machine, or Go's own name for one that Firecracker does not run on.
-func HostArch() string {
-	switch runtime.GOARCH {
-	case "amd64":
-		return X8664
-	case "arm64":
-		return AArch64
-	}
-	return runtime.GOARCH
-}

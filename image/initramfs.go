@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"smartvm/internal/cpio"
+	"smartvm/internal/cpuarch"
 )
 
 // initramfs is the content of an initramfs before it is written: its members by path.
@@ -116,7 +117,7 @@ func checkProgram(data []byte, arch string) error {
 	if err != nil {
 		return errors.New("it is no ELF program")
 	}
-	if want := map[string]elf.Machine{X8664: elf.EM_X86_64, AArch64: elf.EM_AARCH64}[arch]; f.Machine != want {
+	if want := map[string]elf.Machine{cpuarch.X8664: elf.EM_X86_64, cpuarch.AArch64: elf.EM_AARCH64}[arch]; f.Machine != want {
 		return fmt.Errorf("it is for another machine (%v) than %s", f.Machine, arch)
 	}
 	if f.Type != elf.ET_EXEC && f.Type != elf.ET_DYN {

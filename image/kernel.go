@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"smartvm/internal/cpuarch"
 )
 
 // Format is what a kernel file is.
@@ -30,7 +32,7 @@ const maxKernel = 1 << 30
 // Kernel says what a kernel file is.
 type Kernel struct {
 	Format  Format
-	Arch    string // X8664 or AArch64
+	Arch    string // cpuarch.X8664 or cpuarch.AArch64
 	Release string // as `uname -r` prints it; "" where the file does not tell without being unpacked
 	Size    int64  // of the file that was looked at, in bytes
 }
@@ -57,17 +59,17 @@ func InspectKernel(src io.ReaderAt, size int64) (Kernel, error) {
 	k := Kernel{Format: formatOf(head), Size: size}
 	switch k.Format {
 	case FormatELF:
-		k.Arch = X8664
+		k.Arch = cpuarch.X8664
 		k.Release, err = inspectELF(src, size)
 	case FormatBzImage:
-		k.Arch = X8664
+		k.Arch = cpuarch.X8664
 		k.Release = bzImageRelease(src, head)
 		_, err = readBzImage(src, size, head)
 	case FormatImage:
-		k.Arch = AArch64
+		k.Arch = cpuarch.AArch64
 		k.Release, err = KernelRelease(src, size)
 	case FormatImageGzip:
-		k.Arch = AArch64
+		k.Arch = cpuarch.AArch64
 	case formatZboot:
 		err = &NotKernelError{What: "an EFI zboot image, whose loader needs EFI: give the Image that it was made from"}
 	default:

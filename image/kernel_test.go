@@ -12,13 +12,15 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"smartvm/internal/cpuarch"
 )
 
 func TestKernelsAreUnpackedToWhatFirecrackerBoots(t *testing.T) {
 	t.Parallel()
 	vmlinux, arm := testVmlinux(""), testImage()
-	x86 := Kernel{Format: FormatELF, Arch: X8664, Release: testRelease, Size: int64(len(vmlinux))}
-	arm64 := Kernel{Format: FormatImage, Arch: AArch64, Release: testRelease, Size: int64(len(arm))}
+	x86 := Kernel{Format: FormatELF, Arch: cpuarch.X8664, Release: testRelease, Size: int64(len(vmlinux))}
+	arm64 := Kernel{Format: FormatImage, Arch: cpuarch.AArch64, Release: testRelease, Size: int64(len(arm))}
 	for name, c := range map[string]struct {
 		file, want []byte
 		is         Kernel
@@ -53,7 +55,7 @@ func TestABzImageTellsItsReleaseWithoutBeingUnpacked(t *testing.T) {
 	t.Parallel()
 	file := testBzImage(t, lz4Legacy, testVmlinux(""))
 	got, err := InspectKernel(bytes.NewReader(file), int64(len(file)))
-	want := Kernel{Format: FormatBzImage, Arch: X8664, Release: testRelease, Size: int64(len(file))}
+	want := Kernel{Format: FormatBzImage, Arch: cpuarch.X8664, Release: testRelease, Size: int64(len(file))}
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("%v, -want +got:\n%s", err, diff)
 	}
@@ -139,7 +141,7 @@ func TestAFileThatIsNoKernelIsNamed(t *testing.T) {
 		"with zstd":           pack(t, zstded, []byte("initrd")),
 		"with gzip":           pack(t, gzipped, []byte("initrd")),
 		"EFI zboot":           head(0, "MZ\x00\x00zimg"),
-		"a kernel module":     testModule(X8664, testRelease, ""),
+		"a kernel module":     testModule(cpuarch.X8664, testRelease, ""),
 		"an ELF program":      elfFile(elf.ET_EXEC, elf.EM_X86_64, "code", nil, elf.PT_GNU_STACK),
 		"where Firecracker":   elfFile(elf.ET_EXEC, elf.EM_AARCH64, "code", nil),
 		"EM_RISCV":            elfFile(elf.ET_EXEC, elf.EM_RISCV, "code", nil),

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"smartvm/internal/cpuarch"
 )
 
 func collect(t *testing.T, files map[string][]byte) (moduleSet, error) {
@@ -23,7 +25,7 @@ func collect(t *testing.T, files map[string][]byte) (moduleSet, error) {
 
 func TestModulesComeAfterAllThatTheyNeed(t *testing.T) {
 	t.Parallel()
-	set, err := collect(t, testPackage(t, X8664))
+	set, err := collect(t, testPackage(t, cpuarch.X8664))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +57,7 @@ func TestModulesComeAfterAllThatTheyNeed(t *testing.T) {
 
 func TestModprobesTablesAreAsDepmodWritesThem(t *testing.T) {
 	t.Parallel()
-	set, err := collect(t, testPackage(t, X8664))
+	set, err := collect(t, testPackage(t, cpuarch.X8664))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +74,7 @@ func TestModprobesTablesAreAsDepmodWritesThem(t *testing.T) {
 
 func TestCompressedModulesAreUnpacked(t *testing.T) {
 	t.Parallel()
-	plain, packed := testPackage(t, X8664), map[string][]byte{}
+	plain, packed := testPackage(t, cpuarch.X8664), map[string][]byte{}
 	for name, data := range plain {
 		if strings.HasSuffix(name, ".ko") {
 			packed[name+".zst"] = pack(t, zstded, data)
@@ -98,13 +100,13 @@ func TestModulesThatDoNotFitAreRefused(t *testing.T) {
 		want   string
 	}{
 		"another kernel's": {func(f map[string][]byte) {
-			f[root+"kernel/drivers/virtio/virtio.ko"] = testModule(X8664, "5.10.0-1", "depends=")
+			f[root+"kernel/drivers/virtio/virtio.ko"] = testModule(cpuarch.X8664, "5.10.0-1", "depends=")
 		}, "for kernel 5.10.0-1"},
 		"a needed one missing": {func(f map[string][]byte) { delete(f, root+"kernel/net/core/failover.ko") }, "needs module failover"},
 		"a driver missing":     {func(f map[string][]byte) { delete(f, root+"kernel/drivers/block/virtio_blk.ko") }, "no module virtio_blk"},
 		"ext4 nowhere":         {func(f map[string][]byte) { delete(f, root+"modules.builtin") }, "no module ext4"},
 		"a circle": {func(f map[string][]byte) {
-			f[root+"kernel/drivers/virtio/virtio.ko"] = testModule(X8664, testRelease, "depends=virtio_mmio")
+			f[root+"kernel/drivers/virtio/virtio.ko"] = testModule(cpuarch.X8664, testRelease, "depends=virtio_mmio")
 		}, "circle"},
 		"no module at all": {func(f map[string][]byte) { f[root+"kernel/drivers/virtio/virtio.ko"] = []byte("text") }, "no ELF file"},
 		"no modinfo": {func(f map[string][]byte) {
@@ -119,7 +121,7 @@ func TestModulesThatDoNotFitAreRefused(t *testing.T) {
 			f["lib/modules/5.10.0-1/kernel/x.ko"] = nil
 		}, "no package has modules"},
 	} {
-		files := testPackage(t, X8664)
+		files := testPackage(t, cpuarch.X8664)
 		c.change(files)
 		if _, err := collect(t, files); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %q in it", name, err, c.want)
@@ -129,7 +131,7 @@ func TestModulesThatDoNotFitAreRefused(t *testing.T) {
 
 func TestModuleReleaseNamesTheKernelThatAModuleFits(t *testing.T) {
 	t.Parallel()
-	file := testModule(X8664, testRelease, "")
+	file := testModule(cpuarch.X8664, testRelease, "")
 	for name, data := range map[string][]byte{"plain": file, "zstd": pack(t, zstded, file), "gzip": pack(t, gzipped, file)} {
 		if got, err := ModuleRelease(data); got != testRelease || err != nil {
 			t.Errorf("%s: %q, %v", name, got, err)

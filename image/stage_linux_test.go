@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"smartvm/internal/cpuarch"
 	"smartvm/internal/proof"
 )
 
@@ -28,7 +29,7 @@ func TestWhatADeadMakerLeftIsSweptAndALivingOnesStays(t *testing.T) {
 	if err := lockFolder(alive); err != nil {
 		t.Fatal(err)
 	}
-	build(t, X8664, filepath.Join(parent, "bundle"))
+	build(t, cpuarch.X8664, filepath.Join(parent, "bundle"))
 	want := []string{".bundle.unfinished-2", ".other.unfinished-3", "bundle", "letter.txt"}
 	if diff := cmp.Diff(want, list(t, parent)); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
@@ -38,12 +39,12 @@ func TestWhatADeadMakerLeftIsSweptAndALivingOnesStays(t *testing.T) {
 func TestBuildsAtTheSameTimeDoNotHarmEachOther(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "bundle")
-	pkg := folder(t, testPackage(t, X8664))
+	pkg := folder(t, testPackage(t, cpuarch.X8664))
 	const builders = 8
 	done := make(chan error, builders)
 	for range builders {
 		go func() {
-			_, err := BuildDebian(t.Context(), DebianOptions{Arch: X8664, Dir: dir, Package: pkg, Init: testProgram(X8664, "init")})
+			_, err := BuildDebian(t.Context(), DebianOptions{Arch: cpuarch.X8664, Dir: dir, Package: pkg, Init: testProgram(cpuarch.X8664, "init")})
 			done <- err
 		}()
 	}
@@ -67,7 +68,7 @@ func TestBuildsAtTheSameTimeDoNotHarmEachOther(t *testing.T) {
 // A disk that fills up, in steps: a tmpfs of few pages, in a mount namespace of the test's own thread, which ends with it.
 func TestAFullDiskIsSaidAndLeavesTheBundleAsItWas(t *testing.T) {
 	proof.Host(t)
-	pkg, init := folder(t, testPackage(t, X8664)), testProgram(X8664, "init")
+	pkg, init := folder(t, testPackage(t, cpuarch.X8664)), testProgram(cpuarch.X8664, "init")
 	disk := t.TempDir()
 	done := make(chan struct{})
 	go func() {
@@ -78,7 +79,7 @@ func TestAFullDiskIsSaidAndLeavesTheBundleAsItWas(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		o := DebianOptions{Arch: X8664, Dir: filepath.Join(disk, "bundle"), Package: pkg, Init: init}
+		o := DebianOptions{Arch: cpuarch.X8664, Dir: filepath.Join(disk, "bundle"), Package: pkg, Init: init}
 		good, err := BuildDebian(t.Context(), o)
 		if err != nil {
 			t.Error(err)

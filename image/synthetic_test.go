@@ -17,6 +17,8 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
+
+	"smartvm/internal/cpuarch"
 )
 
 // The tests' own kernels, modules and packages: small, and as the real ones are built.
@@ -69,7 +71,7 @@ func elfFile(kind elf.Type, machine elf.Machine, text string, sections map[strin
 	return b.Bytes()
 }
 
-var machines = map[string]elf.Machine{X8664: elf.EM_X86_64, AArch64: elf.EM_AARCH64}
+var machines = map[string]elf.Machine{cpuarch.X8664: elf.EM_X86_64, cpuarch.AArch64: elf.EM_AARCH64}
 
 // testVmlinux is an x86_64 kernel; extra makes one kernel differ from another.
 func testVmlinux(extra string) []byte {
@@ -153,7 +155,7 @@ func testBzImage(t testing.TB, c codec, vmlinux []byte) []byte {
 // testPackage gives the files of a kernel's package, by path.
 func testPackage(t testing.TB, arch string) map[string][]byte {
 	kernel := testImage()
-	if arch == X8664 {
+	if arch == cpuarch.X8664 {
 		kernel = testBzImage(t, lz4Legacy, testVmlinux(""))
 	}
 	files := map[string][]byte{
