@@ -11,10 +11,7 @@ func TestAConsoleLogHasABound(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), consoleLog)
 	watched := 0
-	w, err := newConsoleWriter(path, func(p []byte) { watched += len(p) })
-	if err != nil {
-		t.Fatal(err)
-	}
+	w := newConsoleWriter(path, func(p []byte) { watched += len(p) })
 	line := bytes.Repeat([]byte("flood\n"), 10_000)
 	written := 0
 	for written < 5*maxConsoleLog {
@@ -48,10 +45,7 @@ func TestAConsoleLogThatCannotRotateLosesOutputAndNothingElse(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, consoleLog)
-	w, err := newConsoleWriter(path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	w := newConsoleWriter(path, nil)
 	if err := os.MkdirAll(filepath.Join(path+".1", "in the way"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +54,13 @@ func TestAConsoleLogThatCannotRotateLosesOutputAndNothingElse(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if info, err := os.Stat(path); err != nil || info.Size() > maxConsoleLog {
+		t.Errorf("the log: %v, %v", info, err)
+	}
 	if err := w.Close(); err != nil {
 		t.Error(err)
+	}
+	if n, err := w.Write([]byte("late")); n != 4 || err != nil {
+		t.Error(n, err)
 	}
 }

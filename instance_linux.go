@@ -53,10 +53,7 @@ func (vm *VM) startVMM(ctx context.Context, h *home, binary string) (_ *instance
 			vm.logUndo(in.steps.Unwind(ctx))
 		}
 	}()
-	log, err := newConsoleWriter(h.folder.path(consoleLog), vm.toConsole)
-	if err != nil {
-		return nil, vm.fail("start", InvalidState, err)
-	}
+	log := newConsoleWriter(h.folder.path(consoleLog), vm.toConsole)
 	in.steps.Add("close the console's log", func(context.Context) error { return log.Close() })
 	if in.console, err = firecracker.NewConsole(h.folder.path(consoleFIFO)); err != nil {
 		return nil, vm.fail("start", InvalidState, err)

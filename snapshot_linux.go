@@ -23,7 +23,7 @@ const (
 )
 
 // snapshotLink is, in a VM's folder, the link by which the VMM reaches the snapshot that it writes or loads.
-const snapshotLink = "snapshot"
+const snapshotLink = runLink + "/snapshot"
 
 // stateReserve is the space that is asked for beside memory and drives: Firecracker's state is below 10 MB.
 const stateReserve = 16 << 20
