@@ -19,6 +19,9 @@ const (
 	greetInterval = 20 * time.Millisecond
 )
 
+// maxGreetings is how many connections a guest may have open by which it says that it is up. It needs one.
+const maxGreetings = 8
+
 // defaultGuestCID is the guest's vsock address where the configuration gives none: the first that is a guest's. Every VM
 // has a vsock of its own, so all may have the same.
 const defaultGuestCID = 3
@@ -74,14 +77,22 @@ func listenForGuest(vsockPath string) (*guestLink, error) {
 }
 
 // accept takes connections until the listener is closed. Only a proper hello counts; whatever else the guest sends is
-// dropped.
+// dropped. A connection that stays silent does not keep the others waiting, but there are only so many at a time.
 func (l *guestLink) accept() {
+	places := make(chan struct{}, maxGreetings)
 	for {
 		conn, err := l.listener.Accept()
 		if err != nil {
 			return
 		}
-		go func() { // one connection that stays silent must not keep the others waiting
+		select {
+		case places <- struct{}{}:
+		default:
+			conn.Close()
+			continue
+		}
+		go func() {
+			defer func() { <-places }()
 			if _, err := guest.ReadUp(context.Background(), conn); err == nil {
 				l.answered.Do(func() { close(l.up) })
 			}

@@ -1,11 +1,15 @@
 package smartvm
 
 import (
+	"bytes"
+	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"smartvm/firecracker"
+	"smartvm/guest"
 	"smartvm/internal/proof"
 )
 
@@ -96,6 +100,40 @@ func benchmarkRestore(b *testing.B, options Options) {
 			})
 			return vmm.Kill
 		})
+}
+
+// BenchmarkGuest measures what an agent in a real guest under the emulator carries each way, and how long one `true` takes
+// there and back.
+func BenchmarkGuest(b *testing.B) {
+	m, config := guestManager(b)
+	_, agent := boot(b, m, config)
+	const size = 8 << 20
+	command := func(b *testing.B, c guest.Command) {
+		session, err := agent.Start(b.Context(), c)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if status, err := session.Wait(b.Context()); err != nil || status.ExitCode() != 0 {
+			b.Fatal(status, err)
+		}
+	}
+	b.Run("stdin", func(b *testing.B) {
+		b.SetBytes(size)
+		for b.Loop() {
+			command(b, guest.Command{Args: []string{"dd", "of=/dev/null", "bs=32k"}, Stdin: bytes.NewReader(make([]byte, size))})
+		}
+	})
+	b.Run("stdout", func(b *testing.B) {
+		b.SetBytes(size)
+		for b.Loop() {
+			command(b, guest.Command{Args: []string{"dd", "if=/dev/zero", "bs=32k", "count=" + strconv.Itoa(size/32768)}, Stdout: io.Discard})
+		}
+	})
+	b.Run("true", func(b *testing.B) {
+		for b.Loop() {
+			command(b, guest.Command{Args: []string{"true"}})
+		}
+	})
 }
 
 // BenchmarkVMStop measures the end of a VM that needs no shutdown: the kill, and the walk back.

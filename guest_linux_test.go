@@ -26,7 +26,7 @@ import (
 const bootLimit = 2 * time.Minute
 
 // guestManager makes a manager whose VMs are QEMU's, and the configuration of a guest with our init.
-func guestManager(t *testing.T) (*Manager, Config) {
+func guestManager(t testing.TB) (*Manager, Config) {
 	t.Helper()
 	dir := proof.Guest(t)
 	m := newTestManager(t, Options{Emulate: true, EmulatorBinary: proof.Emulator(t), ShutdownTimeout: 30 * time.Second})
@@ -38,13 +38,13 @@ func guestManager(t *testing.T) (*Manager, Config) {
 }
 
 // boot starts the VM and waits for its agent.
-func boot(t *testing.T, m *Manager, config Config) (*VM, *guest.Agent) {
+func boot(t testing.TB, m *Manager, config Config) (*VM, *guest.Agent) {
 	t.Helper()
 	vm := start(t, m, config)
 	return vm, agentOf(t, vm)
 }
 
-func agentOf(t *testing.T, vm *VM) *guest.Agent {
+func agentOf(t testing.TB, vm *VM) *guest.Agent {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
 	defer cancel()
@@ -114,6 +114,25 @@ func TestACommandRunsInAGuestAndTheVMEndsWithIt(t *testing.T) {
 		t.Errorf("the VM ended with %v, %v", exit, err)
 	}
 	wantState(t, vm, Stopped)
+}
+
+func TestAGuestShutsDownInOrderWhenItsVMIsStopped(t *testing.T) {
+	t.Parallel()
+	m, config := guestManager(t)
+	no := false
+	data := diskImage(t, "data.img", 1<<20)
+	config.Drives = []Drive{{DriveID: "data", PathOnHost: data, Ephemeral: &no}}
+	vm, agent := boot(t, m, config)
+	sh(t, agent, "printf 'not yet written out' > /dev/vda")
+	if err := vm.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := vm.Wait(t.Context()); err != nil || exit.Code != 0 || exit.Signal != 0 {
+		t.Errorf("the guest did not end by itself: %v, %v", exit, err)
+	}
+	if text, err := os.ReadFile(data); err != nil || !bytes.HasPrefix(text, []byte("not yet written out")) {
+		t.Errorf("the drive holds %.20q, %v", text, err)
+	}
 }
 
 func TestARestoredGuestGoesOnWithTheRightTime(t *testing.T) {

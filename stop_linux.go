@@ -8,10 +8,10 @@ import (
 	"smartvm/firecracker"
 )
 
-// Stop ends the VM: it asks the guest to shut down (Ctrl-Alt-Del on x86_64, our agent on aarch64), then the VMM (SIGTERM),
-// then leaves it no choice (SIGKILL), each with a limit. A paused guest cannot shut down, so its VMM is ended at once. A
-// VM that is stopped already is left alone; from any other state than Running and Paused it is InvalidState. The drives
-// stay until CleanUp.
+// Stop ends the VM: it asks the guest to shut down (our agent where it is up, else Ctrl-Alt-Del, which x86_64 alone has),
+// then the VMM (SIGTERM), then leaves it no choice (SIGKILL), each with a limit. A paused guest cannot shut down, so its
+// VMM is ended at once. A VM that is stopped already is left alone; from any other state than Running and Paused it is
+// InvalidState. The drives stay until CleanUp.
 func (vm *VM) Stop(ctx context.Context) error { return vm.stop(ctx, "stop", false) }
 
 // Kill ends the VM's VMM at once (SIGKILL); the guest loses what it had not written. States as for Stop.
@@ -35,7 +35,7 @@ func (vm *VM) stopInstance(ctx context.Context, op string, in *instance, now boo
 	switch {
 	case now:
 		ladder = firecracker.Kill()
-	case vm.State() == Paused:
+	case vm.State() == Paused, vm.askAgent(ctx, in):
 		ladder = ladder.WithoutGuest()
 	}
 	for i := range ladder {
@@ -54,6 +54,29 @@ func (vm *VM) stopInstance(ctx context.Context, op string, in *instance, now boo
 		return vm.fail(op, VMMExited, in.undone)
 	}
 	return nil
+}
+
+// askAgent has the guest's agent shut the guest down and waits for the end. It reports whether the agent took the order: a
+// guest that was asked and did not end is not asked again.
+func (vm *VM) askAgent(ctx context.Context, in *instance) bool {
+	if in.guest == nil {
+		return false
+	}
+	select {
+	case <-in.guest.up:
+	default:
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, vm.options.ShutdownTimeout)
+	defer cancel()
+	if err := in.guest.agent.Shutdown(ctx); err != nil {
+		return false
+	}
+	select {
+	case <-in.process.Done():
+	case <-ctx.Done():
+	}
+	return true
 }
 
 // CleanUp stops the VM if it lives and removes all that it has on the host: process, sockets, staged drives, folders. A
