@@ -60,7 +60,13 @@ func (s *vsock) close() {
 func (s *vsock) acceptClients() {
 	for {
 		conn, err := s.spec.Listener.Accept()
-		if errors.Is(err, net.ErrClosed) || s.ctx.Err() != nil {
+		if s.ctx.Err() != nil {
+			if err == nil {
+				conn.Close() // it came while we closed
+			}
+			return
+		}
+		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil { // out of descriptors, say: it gets better when others close theirs
