@@ -59,16 +59,18 @@ type guestLink struct {
 	up       chan struct{} // closed when the guest has said that it is up, or has answered after a restore
 	answered sync.Once     // closes up
 	greeting sync.Once
+	restored bool          // the guest goes on from a snapshot: only its answer to the greeting counts
+	idle     chan struct{} // closed when the listener is, and nothing it accepted is under way
 }
 
 // listenForGuest waits in the background for the one connection by which the guest says that it is up. The socket is
 // there before the VMM starts: a guest that finds nobody listening would have to try again.
-func listenForGuest(vsockPath string) (*guestLink, error) {
+func listenForGuest(vsockPath string, restored bool) (*guestLink, error) {
 	listener, err := firecracker.ListenVsock(vsockPath, guest.UpPort)
 	if err != nil {
 		return nil, err
 	}
-	link := &guestLink{listener: listener, up: make(chan struct{})}
+	link := &guestLink{listener: listener, up: make(chan struct{}), restored: restored, idle: make(chan struct{})}
 	link.agent = guest.New(func(ctx context.Context, port uint32) (net.Conn, error) {
 		return firecracker.DialVsock(ctx, vsockPath, port)
 	})
@@ -78,8 +80,14 @@ func listenForGuest(vsockPath string) (*guestLink, error) {
 
 // accept takes connections until the listener is closed. Only a proper hello counts; whatever else the guest sends is
 // dropped. A connection that stays silent does not keep the others waiting, but there are only so many at a time.
+//
+// In the emulator a restored guest says that it is up once more. Its agent is not handed out for that: until it was
+// greeted its clock is wrong, and it draws the same random numbers as every other guest of the snapshot.
 func (l *guestLink) accept() {
 	places := make(chan struct{}, maxGreetings)
+	var greetings sync.WaitGroup
+	defer close(l.idle)
+	defer greetings.Wait()
 	for {
 		conn, err := l.listener.Accept()
 		if err != nil {
@@ -91,12 +99,12 @@ func (l *guestLink) accept() {
 			conn.Close()
 			continue
 		}
-		go func() {
+		greetings.Go(func() {
 			defer func() { <-places }()
-			if _, err := guest.ReadUp(context.Background(), conn); err == nil {
+			if _, err := guest.ReadUp(context.Background(), conn); err == nil && !l.restored {
 				l.answered.Do(func() { close(l.up) })
 			}
-		}()
+		})
 	}
 }
 
@@ -106,8 +114,11 @@ func (l *guestLink) greet(ended <-chan struct{}) {
 	l.greeting.Do(func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		go func() {
-			<-ended
-			cancel()
+			select {
+			case <-ended:
+				cancel()
+			case <-ctx.Done():
+			}
 		}()
 		go func() {
 			defer cancel()

@@ -6,13 +6,14 @@ import (
 	"path/filepath"
 	"testing"
 
+	"smartvm/internal/agentwire"
 	"smartvm/internal/unixsock"
 )
 
 func TestAGuestCannotFloodTheHostWithGreetings(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "v.sock")
-	link, err := listenForGuest(socket)
+	link, err := listenForGuest(socket, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,5 +46,44 @@ func TestAGuestCannotFloodTheHostWithGreetings(t *testing.T) {
 	}
 	if n, err := silent[0].Read(make([]byte, 1)); n != 0 || err == nil {
 		t.Errorf("garbage was answered: %d, %v", n, err)
+	}
+}
+
+// A guest on the serial port says that it is up again when it was restored. That must not hand its agent out before it has
+// the time and entropy of its own.
+func TestAHelloDoesNotMakeARestoredGuestReady(t *testing.T) {
+	t.Parallel()
+	for _, restored := range []bool{false, true} {
+		link, err := listenForGuest(filepath.Join(t.TempDir(), "v.sock"), restored)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer link.close()
+		conn, err := unixsock.Dial(t.Context(), link.listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		hello := agentwire.NewConn(conn)
+		if err := hello.Send(agentwire.KindHello, agentwire.Encode(agentwire.Hello{Protocol: agentwire.Protocol, Boot: "x"})); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := hello.Next(); err != nil { // acknowledged
+			t.Fatal(err)
+		}
+		if _, err := hello.Next(); err != io.EOF { // and dealt with
+			t.Fatal(err)
+		}
+		if !restored {
+			<-link.up
+			continue
+		}
+		link.close()
+		<-link.idle
+		select {
+		case <-link.up:
+			t.Error("a restored guest is ready by its hello alone")
+		default:
+		}
 	}
 }

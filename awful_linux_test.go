@@ -75,6 +75,22 @@ func diesAt(n int) func(socket string) {
 	}
 }
 
+// endsWell is a VMM whose guest reboots as soon as it was started.
+func endsWell(socket string) {
+	serve(socket, func(c net.Conn) {
+		for i := 1; readRequest(c); i++ {
+			if i == 1 {
+				reply(c, `{"firecracker_version":"1.16.1"}`)
+				continue
+			}
+			io.WriteString(c, "HTTP/1.1 204\r\n\r\n")
+			if i == startRequests {
+				os.Exit(0)
+			}
+		}
+	})
+}
+
 // startRequests is how many requests a start of smallConfig takes: version, machine, boot source, InstanceStart.
 const startRequests = 4
 
@@ -82,6 +98,9 @@ const startRequests = 4
 func PlayVMM() bool {
 	name := filepath.Base(os.Args[0])
 	play, ok := awful[name]
+	if name == "ends-well" {
+		play, ok = endsWell, true
+	}
 	if n, numbered := strings.CutPrefix(name, "awful-dies-at-"); numbered {
 		at, _ := strconv.Atoi(n)
 		play, ok = diesAt(at), true
@@ -208,4 +227,25 @@ func TestAVMMThatIsKilledAtAnyStepOfAStartLeavesNothing(t *testing.T) {
 			wantNothingLeft(t, m, vm)
 		})
 	}
+}
+
+func TestAVMWhoseGuestEndedStartsAgainAtOnce(t *testing.T) {
+	t.Parallel()
+	m := newTestManager(t, Options{FirecrackerBinary: playing(t, "ends-well")})
+	vm := create(t, m, smallConfig(t))
+	for range 20 {
+		if err := vm.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		<-vm.live.process.Done() // and no longer: what stood around the process may still be there
+	}
+}
+
+func TestARequestThatWasNeverSentIsNoFaultOfTheSocket(t *testing.T) {
+	onEachVMM(t, func(t *testing.T, m *Manager) {
+		vm := start(t, m, smallConfig(t))
+		wantCode(t, vm.UpdateInterface(t.Context(), "eth-0", nil, nil), InvalidConfig)
+		wantCode(t, vm.SetMetadata(t.Context(), make(chan int)), InvalidConfig)
+		wantState(t, vm, Running)
+	})
 }

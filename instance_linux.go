@@ -62,7 +62,7 @@ func (vm *VM) startVMM(ctx context.Context, h *home, binary string) (_ *instance
 	in.console.Drain(log)
 
 	if h.seen.Guest != nil {
-		if in.guest, err = listenForGuest(h.onHost.Vsock.UDSPath); err != nil {
+		if in.guest, err = listenForGuest(h.onHost.Vsock.UDSPath, h.restored); err != nil {
 			return nil, vm.fail("start", InvalidState, err)
 		}
 		in.steps.Add("stop listening for the guest", func(context.Context) error { return in.guest.close() })

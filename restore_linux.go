@@ -88,7 +88,7 @@ func (vm *VM) load(ctx context.Context, in *instance, h *home, snapshot *Snapsho
 	}
 	// The files are open or mapped now; the name is free for the VM's own snapshots.
 	if err := os.Remove(h.folder.path(snapshotLink)); err != nil {
-		return err
+		return vm.fail("restore", InvalidState, err)
 	}
 	if in.guest != nil && !options.Paused {
 		in.guest.greet(in.process.Done())

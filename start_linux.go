@@ -76,8 +76,11 @@ func (vm *VM) mayStart(op string) error {
 func (vm *VM) bringUp(ctx context.Context, op, binary string, newHome func(context.Context) (*home, error), configure func(*instance, *home) error, then State) (err error) {
 	vm.setState(Configuring)
 	vm.mu.Lock()
-	h := vm.home
+	h, last := vm.home, vm.live
 	vm.mu.Unlock()
+	if last != nil {
+		<-last.closed // its process has ended, but what stood around it has the names that the next one needs
+	}
 	fresh := h == nil
 	defer func() {
 		if err != nil {
@@ -142,17 +145,24 @@ func (vm *VM) startError(err error) error {
 	return vm.fail("start", code, err)
 }
 
-// vmmError gives what the VMM's client returned its code. A VMM that ended meanwhile is the better explanation.
+// vmmError gives what the VMM's client returned its code. For a connection that broke, a VMM that ended meanwhile is the
+// better explanation. What is neither a reply nor the connection's was refused before anything was sent.
 func (vm *VM) vmmError(ctx context.Context, op string, in *instance, err error) error {
 	var (
+		coded       *Error
 		refused     *firecracker.APIError
 		unsupported *firecracker.UnsupportedFieldError
+		broken      *firecracker.TransportError
 	)
 	switch {
+	case errors.As(err, &coded):
+		return vm.fail(op, coded.Code, err)
 	case errors.As(err, &refused):
 		return vm.fail(op, APIError, err)
 	case errors.As(err, &unsupported):
 		return vm.fail(op, UnsupportedField, err)
+	case !errors.As(err, &broken):
+		return vm.fail(op, InvalidConfig, err)
 	}
 	// A connection breaks a moment before the kernel reports the end of the process behind it.
 	grace := time.NewTimer(endGrace)
