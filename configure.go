@@ -117,8 +117,8 @@ func sendObservers(ctx context.Context, client *firecracker.Client, c *Config, v
 			return err
 		}
 	}
-	if s := c.Serial; s != nil {
-		return client.PutSerial(ctx, firecracker.Serial{SerialOutPath: s.SerialOutPath, RateLimiter: tokenBucket(s.RateLimiter)})
+	if s := vmmSerial(c.Serial); s != nil {
+		return client.PutSerial(ctx, *s)
 	}
 	return nil
 }
@@ -153,6 +153,14 @@ func sendDevices(ctx context.Context, client *firecracker.Client, vmm firecracke
 		}
 	}
 	return nil
+}
+
+// vmmSerial is apart from vmmConfig, as Firecracker never shows it in GET /vm/config.
+func vmmSerial(s *Serial) *firecracker.Serial {
+	if s == nil {
+		return nil
+	}
+	return &firecracker.Serial{SerialOutPath: s.SerialOutPath, RateLimiter: tokenBucket(s.RateLimiter)}
 }
 
 func rateLimiter(r *RateLimiter) *firecracker.RateLimiter {

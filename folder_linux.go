@@ -19,7 +19,6 @@ const (
 	kernelName  = "kernel"
 	initrdName  = "initrd"
 	drivesDir   = "drives"
-	restoreDir  = "restore"
 	consoleLog  = "console.log"
 	apiSocket   = runLink + "/firecracker.sock"
 	vsockSocket = runLink + "/v.sock"

@@ -49,31 +49,31 @@ func (vm *VM) makeHome(ctx context.Context) (_ *home, err error) {
 	if err := h.folder.create(vm.options, &h.steps); err != nil {
 		return nil, vm.fail("start", InvalidConfig, err)
 	}
-	return h, vm.furnish(ctx, h, drive.Stage)
+	return h, vm.furnish(ctx, "start", h, drive.Stage)
 }
 
 // stageFunc is drive.Stage, or what tells beforehand how that will come out.
 type stageFunc func(context.Context, drive.Request) (drive.Staged, error)
 
 // furnish gives everything that the VMM needs a name in the VM's folder.
-func (vm *VM) furnish(ctx context.Context, h *home, stage stageFunc) error {
+func (vm *VM) furnish(ctx context.Context, op string, h *home, stage stageFunc) error {
 	if len(h.seen.Drives)+len(h.seen.Pmem) > 0 {
 		if err := h.folder.mkdir(drivesDir); err != nil {
-			return vm.fail("start", DriveStageFailed, err)
+			return vm.fail(op, DriveStageFailed, err)
 		}
 	}
 	if err := h.linkBootFiles(); err != nil {
-		return vm.fail("start", InvalidConfig, err)
+		return vm.fail(op, InvalidConfig, err)
 	}
 	if err := h.stageDrives(ctx, vm.options, stage); err != nil {
-		return vm.fail("start", DriveStageFailed, err)
+		return vm.fail(op, DriveStageFailed, err)
 	}
 	if err := h.placeSockets(); err != nil {
-		return vm.fail("start", InvalidConfig, err)
+		return vm.fail(op, InvalidConfig, err)
 	}
 	guestArgs, err := h.guestArgs(vm.key)
 	if err != nil {
-		return vm.fail("start", InvalidConfig, err)
+		return vm.fail(op, InvalidConfig, err)
 	}
 	for _, config := range []*Config{&h.seen, &h.onHost} {
 		config.BootSource.BootArgs = bootArgs(config.BootSource.BootArgs, vm.options.Arch, guestArgs)
@@ -211,6 +211,7 @@ func (h *home) placeSockets() error {
 		if err := absolute(&v.UDSPath); err != nil {
 			return err
 		}
+		h.onHost.Vsock.UDSPath = v.UDSPath
 	}
 	var paths []*string
 	if h.seen.Logger != nil {

@@ -46,7 +46,7 @@ func (in *instance) exitError() error {
 }
 
 // startVMM starts the VMM in the VM's folder, up to where its API answers.
-func (vm *VM) startVMM(ctx context.Context, h *home, binary string) (_ *instance, err error) {
+func (vm *VM) startVMM(ctx context.Context, op string, h *home, binary string) (_ *instance, err error) {
 	in := &instance{binary: binary, steps: new(undo.Stack), closed: make(chan struct{})}
 	defer func() {
 		if err != nil {
@@ -56,20 +56,20 @@ func (vm *VM) startVMM(ctx context.Context, h *home, binary string) (_ *instance
 	log := newConsoleWriter(h.folder.path(consoleLog), vm.toConsole)
 	in.steps.Add("close the console's log", func(context.Context) error { return log.Close() })
 	if in.console, err = firecracker.NewConsole(h.folder.path(consoleFIFO)); err != nil {
-		return nil, vm.fail("start", InvalidState, err)
+		return nil, vm.fail(op, InvalidState, err)
 	}
 	in.steps.Add("close the console", func(context.Context) error { return in.console.Close() })
 	in.console.Drain(log)
 
 	if h.seen.Guest != nil {
 		if in.guest, err = listenForGuest(h.onHost.Vsock.UDSPath, h.restored); err != nil {
-			return nil, vm.fail("start", InvalidState, err)
+			return nil, vm.fail(op, InvalidState, err)
 		}
 		in.steps.Add("stop listening for the guest", func(context.Context) error { return in.guest.close() })
 	}
 	if v := h.onHost.Vsock; v != nil {
 		if _, err := os.Lstat(v.UDSPath); !errors.Is(err, fs.ErrNotExist) {
-			return nil, vm.fail("start", InvalidConfig, fmt.Errorf("vsock.udsPath: %s is there already; choose another path, or remove it when nothing uses it", v.UDSPath))
+			return nil, vm.fail(op, InvalidConfig, fmt.Errorf("vsock.udsPath: %s is there already; choose another path, or remove it when nothing uses it", v.UDSPath))
 		}
 		// Firecracker makes the socket and never removes it.
 		in.steps.Add("remove the vsock", func(context.Context) error { return removeIfThere(v.UDSPath) })
@@ -79,7 +79,7 @@ func (vm *VM) startVMM(ctx context.Context, h *home, binary string) (_ *instance
 		Env: vm.options.vmmEnv(), AllowVersions: vm.options.AllowVersions,
 	})
 	if err != nil {
-		return nil, vm.startError(err)
+		return nil, vm.startError(op, err)
 	}
 	in.client = in.process.Client()
 	in.steps.Add("end the VMM", func(ctx context.Context) error {

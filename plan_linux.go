@@ -32,17 +32,13 @@ func (vm *VM) Plan(ctx context.Context) (Plan, error) {
 	}
 	h := &home{folder: vm.options.folderOf(vm.key), seen: *vm.given.clone(), onHost: *vm.given.clone()}
 	h.folder.dry = true
-	if err := vm.furnish(ctx, h, vm.foresee); err != nil {
+	if err := vm.furnish(ctx, "plan", h, vm.foresee); err != nil {
 		return Plan{}, err
 	}
-	plan := Plan{
+	return Plan{
 		VMM:    append([]string{binary, "--api-sock", apiSocket, "--id", vm.key}, vm.options.VMMArgs...),
-		Folder: h.folder.data, RuntimeDir: h.folder.runtime, Drives: h.drives, Config: vmmConfig(&h.seen), Notes: notes,
-	}
-	if s := h.seen.Serial; s != nil {
-		plan.Serial = &firecracker.Serial{SerialOutPath: s.SerialOutPath, RateLimiter: tokenBucket(s.RateLimiter)}
-	}
-	return plan, nil
+		Folder: h.folder.data, RuntimeDir: h.folder.runtime, Drives: h.drives, Config: vmmConfig(&h.seen), Serial: vmmSerial(h.seen.Serial), Notes: notes,
+	}, nil
 }
 
 // foresee tells how drive.Stage will most likely stage a drive: whether a reflink works is tried in the nearest folder that

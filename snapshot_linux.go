@@ -114,10 +114,38 @@ func (vm *VM) writeSnapshot(ctx context.Context, in *instance, dir string, optio
 	if err := atomicfile.Write(filepath.Join(aside, snapshotManifest), append(text, '\n'), 0o600); err != nil {
 		return nil, failed(err)
 	}
-	if err := os.Rename(aside, dir); err != nil {
+	if err := publish(aside, dir); err != nil {
 		return nil, failed(err)
 	}
 	return snapshot, nil
+}
+
+// publish gives a folder its name when all that is in it is on the disk: after a power cut there is no folder of that name,
+// or a whole one. Firecracker has synced its files already; the emulator and the copies of drives have not.
+func publish(aside, dir string) error {
+	entries, err := os.ReadDir(aside)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		file, err := os.Open(filepath.Join(aside, entry.Name()))
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(file.Sync(), file.Close()); err != nil {
+			return err
+		}
+	}
+	if err := atomicfile.SyncDir(aside); err != nil {
+		return err
+	}
+	if err := os.Rename(aside, dir); err != nil {
+		return err
+	}
+	if err := atomicfile.SyncDir(filepath.Dir(dir)); err != nil {
+		return errors.Join(err, os.RemoveAll(dir))
+	}
+	return nil
 }
 
 // saveInto has the VMM write state and memory into the folder.

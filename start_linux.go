@@ -101,7 +101,7 @@ func (vm *VM) bringUp(ctx context.Context, op, binary string, newHome func(conte
 	vm.mu.Lock()
 	vm.config = *h.onHost.clone()
 	vm.mu.Unlock()
-	in, err := vm.startVMM(ctx, h, binary)
+	in, err := vm.startVMM(ctx, op, h, binary)
 	if err != nil {
 		return err
 	}
@@ -129,7 +129,7 @@ func (vm *VM) logUndo(err error) {
 const endGrace = 500 * time.Millisecond
 
 // startError gives a failed start of the VMM's process its code.
-func (vm *VM) startError(err error) error {
+func (vm *VM) startError(op string, err error) error {
 	code := SocketTimeout
 	var (
 		start  *firecracker.StartError
@@ -142,7 +142,7 @@ func (vm *VM) startError(err error) error {
 	case errors.As(err, &start) && start.Stage == firecracker.StageAPI:
 		code = APITimeout
 	}
-	return vm.fail("start", code, err)
+	return vm.fail(op, code, err)
 }
 
 // vmmError gives what the VMM's client returned its code. For a connection that broke, a VMM that ended meanwhile is the

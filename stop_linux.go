@@ -91,16 +91,13 @@ func (vm *VM) CleanUp(ctx context.Context) error {
 	vm.mu.Lock()
 	state, in, h := vm.stateLocked(), vm.live, vm.home
 	vm.mu.Unlock()
-	var failures []error
 	if in != nil {
 		if state.Live() {
-			failures = append(failures, vm.stopInstance(ctx, op, in, false))
-		} else {
-			<-in.closed
+			if err := vm.stopInstance(ctx, op, in, false); err != nil {
+				return err // the process may still use what would be removed
+			}
 		}
-	}
-	if err := errors.Join(failures...); err != nil {
-		return err // the process may still use what would be removed
+		<-in.closed
 	}
 	if h != nil {
 		if err := h.steps.Unwind(ctx); err != nil {

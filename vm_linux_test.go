@@ -227,6 +227,25 @@ func TestTheGuestWritesToItsOwnCopyOfADrive(t *testing.T) {
 	})
 }
 
+func TestAVsockPathIsTheSameForTheHostAndTheVMM(t *testing.T) {
+	t.Parallel()
+	m := newTestManager(t, Options{})
+	config := smallConfig(t)
+	config.Vsock = &Vsock{GuestCID: 3, UDSPath: "relative.sock"} // to our folder, not to the VMM's
+	vm := create(t, m, config)
+	h := &home{folder: folder{data: "/data", runtime: "/run", dry: true}, seen: *vm.given.clone(), onHost: *vm.given.clone()}
+	if err := vm.furnish(t.Context(), "test", h, vm.foresee); err != nil {
+		t.Fatal(err)
+	}
+	here, err := filepath.Abs("relative.sock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.seen.Vsock.UDSPath != here || h.onHost.Vsock.UDSPath != here {
+		t.Errorf("the VMM has %s, the host %s, want %s", h.seen.Vsock.UDSPath, h.onHost.Vsock.UDSPath, here)
+	}
+}
+
 func TestDrivesInMemoryNeverTouchTheDataFolder(t *testing.T) {
 	onEachVMM(t, func(t *testing.T, m *Manager) {
 		config := smallConfig(t)
