@@ -128,7 +128,7 @@ func TestSignalsGoToTheCommandOrEndTheVM(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			var happened []string
-			in := &interrupts{hurry: make(chan struct{}), cancel: func(cause error) {
+			in := &interrupts{hurry: make(chan struct{}), toGuest: make(chan func(), maxToGuest), cancel: func(cause error) {
 				happened = append(happened, "cancel "+unix.SignalName(cause.(interrupted).signal))
 			}}
 			if tt.command {
@@ -137,6 +137,9 @@ func TestSignalsGoToTheCommandOrEndTheVM(t *testing.T) {
 			}
 			for _, s := range tt.signals {
 				in.take(s)
+				for len(in.toGuest) > 0 { // here nobody else sends it
+					(<-in.toGuest)()
+				}
 			}
 			select {
 			case <-in.hurry:

@@ -27,14 +27,11 @@ func (f *runFlags) vmConfig() (*smartvm.Config, error) {
 	overrule(&config.BootSource.InitrdPath, f.initrd)
 	overrule(&config.MachineConfig.VCPUCount, f.cpus)
 	if f.memory != "" {
-		size, err := bytesize.Parse(f.memory, bytesize.MiB)
+		size, err := wholeMiB(f.memory)
 		if err != nil {
 			return nil, fmt.Errorf("--memory: %w", err)
 		}
-		if size%bytesize.MiB != 0 || size == 0 {
-			return nil, fmt.Errorf("--memory: %q is no whole number of MiB, or none at all", f.memory)
-		}
-		config.MachineConfig.MemSizeMiB = int(size / bytesize.MiB)
+		config.MachineConfig.MemSizeMiB = size
 	}
 	if f.init != "" {
 		if config.Guest == nil {
@@ -46,6 +43,18 @@ func (f *runFlags) vmConfig() (*smartvm.Config, error) {
 		return nil, err
 	}
 	return config, nil
+}
+
+// wholeMiB reads a size that is given to the VMM in MiB; a bare number is one.
+func wholeMiB(text string) (int, error) {
+	size, err := bytesize.Parse(text, bytesize.MiB)
+	if err != nil {
+		return 0, err
+	}
+	if size%bytesize.MiB != 0 || size == 0 {
+		return 0, fmt.Errorf("%q is no whole number of MiB, or none at all", text)
+	}
+	return int(size / bytesize.MiB), nil
 }
 
 // overrule sets a value that a flag gives.
@@ -80,14 +89,11 @@ func (f *runFlags) addDrives(config *smartvm.Config) error {
 		config.Drives = append(config.Drives, drive)
 	}
 	if f.disk != "" {
-		size, err := bytesize.Parse(f.disk, bytesize.MiB)
+		size, err := wholeMiB(f.disk)
 		if err != nil {
 			return fmt.Errorf("--disk: %w", err)
 		}
-		if size%bytesize.MiB != 0 || size == 0 {
-			return fmt.Errorf("--disk: %q is no whole number of MiB, or none at all", f.disk)
-		}
-		config.Drives = append(config.Drives, smartvm.Drive{DriveID: "disk", BlankMiB: int(size / bytesize.MiB)})
+		config.Drives = append(config.Drives, smartvm.Drive{DriveID: "disk", BlankMiB: size})
 	}
 	return nil
 }

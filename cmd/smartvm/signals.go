@@ -38,9 +38,13 @@ func interruptedOr(ctx context.Context, err error) error {
 //   - one more after that does not wait for the guest to shut down (hurry);
 //   - SIGPIPE is nothing: the write that failed says so itself, and the VM must not be left alone;
 //   - SIGWINCH is a new size of the terminal.
+//
+// What is sent to the guest is sent by a goroutine of its own: a guest that does not read must not keep a signal from
+// ending its VM.
 type interrupts struct {
-	cancel context.CancelCauseFunc
-	hurry  chan struct{} // closed when there is no more patience
+	cancel  context.CancelCauseFunc
+	hurry   chan struct{} // closed when there is no more patience
+	toGuest chan func()
 
 	mu        sync.Mutex
 	forward   func(unix.Signal) // to the guest's command; nil without one
@@ -52,7 +56,7 @@ type interrupts struct {
 // watchSignals takes the process's signals until stop is called; the context ends with the first that ends a run.
 func watchSignals(parent context.Context) (ctx context.Context, in *interrupts, stop func()) {
 	ctx, cancel := context.WithCancelCause(parent)
-	in = &interrupts{cancel: cancel, hurry: make(chan struct{})}
+	in = &interrupts{cancel: cancel, hurry: make(chan struct{}), toGuest: make(chan func(), maxToGuest)}
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE, unix.SIGWINCH)
 	done := make(chan struct{})
@@ -61,6 +65,16 @@ func watchSignals(parent context.Context) (ctx context.Context, in *interrupts, 
 			select {
 			case s := <-signals:
 				in.take(s.(unix.Signal))
+			case <-done:
+				return
+			}
+		}
+	}()
+	go func() {
+		for {
+			select {
+			case send := <-in.toGuest:
+				send()
 			case <-done:
 				return
 			}
@@ -85,12 +99,11 @@ func (in *interrupts) take(s unix.Signal) {
 	switch {
 	case s == unix.SIGPIPE:
 	case s == unix.SIGWINCH:
-		if in.resize != nil {
-			in.resize()
-		}
+		in.send(in.resize)
 	case s == unix.SIGINT && in.forward != nil && !in.forwarded && !in.ending:
 		in.forwarded = true
-		in.forward(s)
+		forward := in.forward
+		in.send(func() { forward(s) })
 	case !in.ending:
 		in.ending = true
 		in.cancel(interrupted{s})
@@ -108,7 +121,19 @@ func (in *interrupts) attach(forward func(unix.Signal), resize func()) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.forward, in.resize = forward, resize
-	if resize != nil {
-		resize() // it may have changed meanwhile
+	in.send(resize) // the size may have changed meanwhile
+}
+
+// maxToGuest is how much may wait for a guest that does not read. What comes then is lost on it anyway.
+const maxToGuest = 16
+
+// send has f called when what was sent before is through; nil is nothing.
+func (in *interrupts) send(f func()) {
+	if f == nil {
+		return
+	}
+	select {
+	case in.toGuest <- f:
+	default:
 	}
 }
