@@ -19,9 +19,22 @@ func Write(path string, data []byte, mode fs.FileMode) error {
 	})
 }
 
+// WriteUnsynced is [Write] without the syncs, for what does not outlive the boot anyhow: a process that reads sees the old
+// or the new file, also when the writer is killed. After a power cut it may be the old one, the new one or an empty one.
+func WriteUnsynced(path string, data []byte, mode fs.FileMode) error {
+	return write(path, mode, false, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}
+
 // WriteFrom is [Write] for content that fill writes as it goes. When fill fails, path stays what it was and nothing is
 // left beside it.
-func WriteFrom(path string, mode fs.FileMode, fill func(io.Writer) error) (err error) {
+func WriteFrom(path string, mode fs.FileMode, fill func(io.Writer) error) error {
+	return write(path, mode, true, fill)
+}
+
+func write(path string, mode fs.FileMode, durable bool, fill func(io.Writer) error) (err error) {
 	dir, base := filepath.Split(path)
 	if dir == "" {
 		dir = "."
@@ -41,7 +54,7 @@ func WriteFrom(path string, mode fs.FileMode, fill func(io.Writer) error) (err e
 	if err == nil {
 		err = f.Chmod(mode)
 	}
-	if err == nil {
+	if err == nil && durable {
 		err = f.Sync()
 	}
 	if closeErr := f.Close(); err == nil {
@@ -50,7 +63,7 @@ func WriteFrom(path string, mode fs.FileMode, fill func(io.Writer) error) (err e
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}
-	if err == nil {
+	if err == nil && durable {
 		err = SyncDir(dir)
 	}
 	return err
