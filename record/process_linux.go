@@ -199,7 +199,7 @@ func explainMissing(pid int, name string) error {
 // parseStat reads the third and the twenty-second field. The second one, the command's name, stands in parentheses and
 // may have any characters, parentheses and blanks, too; what follows its last parenthesis are numbers and one letter.
 func parseStat(text string) (stat, error) {
-	const state, start = 3 - 3, 22 - 3 // counted from the field after the name
+	const state, start = 0, 19 // the third and the twenty-second, counted from the one after the name
 	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
 	if len(fields) <= start || len(fields[state]) != 1 {
 		return stat{}, fmt.Errorf("not a process's state: %q", text)

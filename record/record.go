@@ -26,6 +26,7 @@ const (
 // Phase is how far a resource has come.
 type Phase string
 
+// The phases of a resource.
 const (
 	Intended Phase = "intended" // about to be made: it may be there, or not, or half
 	Done     Phase = "done"     // made

@@ -13,11 +13,16 @@ import (
 
 func TestWriteReplacesContentAndMode(t *testing.T) {
 	t.Parallel()
+	t.Run("synced", func(t *testing.T) { replacesContentAndMode(t, Write) })
+	t.Run("unsynced", func(t *testing.T) { replacesContentAndMode(t, WriteUnsynced) })
+}
+
+func replacesContentAndMode(t *testing.T, write func(string, []byte, fs.FileMode) error) {
 	path := filepath.Join(t.TempDir(), "record.json")
 	if err := os.WriteFile(path, []byte("a longer old content"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := Write(path, []byte("new"), 0o640); err != nil {
+	if err := write(path, []byte("new"), 0o640); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := os.ReadFile(path); err != nil || string(got) != "new" {
@@ -90,9 +95,11 @@ func TestWriteOverAFolderFailsAndLeavesNothing(t *testing.T) {
 
 func TestWriteIntoAMissingFolderSaysSo(t *testing.T) {
 	t.Parallel()
-	err := Write(filepath.Join(t.TempDir(), "missing", "f"), nil, 0o600)
-	if !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("got %v", err)
+	for _, write := range []func(string, []byte, fs.FileMode) error{Write, WriteUnsynced} {
+		err := write(filepath.Join(t.TempDir(), "missing", "f"), nil, 0o600)
+		if !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("got %v", err)
+		}
 	}
 }
 
