@@ -69,6 +69,8 @@ var roles = map[string]func(args []string) error{
 		}
 	},
 	"full-disk": fillDisk,
+	"jail":      jail,
+	"container": container,
 }
 
 func countUp(lock, file string) error {
@@ -109,7 +111,9 @@ func beginAt(t *testing.T, binary, dir, role string, args ...string) *other {
 	cmd := exec.Command(binary, append([]string{as, role}, args...)...)
 	cmd.Dir = dir
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	if role == "jail" || role == "container" {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"testing"
 
@@ -198,64 +197,4 @@ func TestToAwaitAnEndObeysTheContext(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	child.finish()
-}
-
-func TestProcessesInAFolderAreFoundAlsoAfterItIsGone(t *testing.T) {
-	t.Parallel()
-	base := t.TempDir()
-	dir, sibling := filepath.Join(base, "vm"), filepath.Join(base, "vm-2")
-	below := filepath.Join(dir, "drives")
-	for _, d := range []string{dir, below, sibling} {
-		if err := os.Mkdir(d, 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	link := filepath.Join(base, "link")
-	if err := os.Symlink(base, link); err != nil {
-		t.Fatal(err)
-	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []Process{}
-	for _, d := range []string{dir, below, sibling} {
-		child := beginAt(t, self, d, "idle")
-		child.says("here")
-		if d != sibling {
-			want = append(want, identified(t, child.pid()))
-		}
-	}
-	wantFound := func(dir string, want []Process) {
-		t.Helper()
-		found, err := ProcessesIn(dir)
-		byPID := func(a, b Process) int { return a.PID - b.PID }
-		slices.SortFunc(found, byPID)
-		slices.SortFunc(want, byPID)
-		if err != nil || !slices.Equal(found, want) {
-			t.Errorf("in %s: %v, %v, want %v", dir, found, err, want)
-		}
-	}
-	wantFound(dir, want)
-	wantFound(dir+"/", want)
-	wantFound(filepath.Join(link, "vm"), want)
-	wantFound(filepath.Join(base, "missing"), nil)
-
-	if err := os.RemoveAll(dir); err != nil {
-		t.Fatal(err)
-	}
-	wantFound(dir, want)
-	wantFound(filepath.Join(link, "vm"), want)
-}
-
-func TestOurselvesAreNotFound(t *testing.T) {
-	t.Parallel()
-	here, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	found, err := ProcessesIn(here)
-	if err != nil || slices.ContainsFunc(found, func(p Process) bool { return p.PID == os.Getpid() }) {
-		t.Errorf("got %v, %v", found, err)
-	}
 }

@@ -65,7 +65,7 @@ func TestAFullDiskLeavesTheOldRecord(t *testing.T) {
 
 // fillDisk runs in a mount namespace of its own: what it mounts ends with it.
 func fillDisk(args []string) error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+	if err := privateMounts(); err != nil {
 		return err
 	}
 	if err := unix.Mount("tmpfs", args[0], "tmpfs", 0, "size=64k"); err != nil {
