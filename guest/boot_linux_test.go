@@ -55,6 +55,24 @@ func TestTheGuestRebootsWhenItsMainCommandHasEnded(t *testing.T) {
 	m.waitEnd(t)
 }
 
+func TestADetachedMainCommandIsToldToTheHostAndEndsTheGuest(t *testing.T) {
+	m := boot(t, setup{})
+	// Nobody listens at first: what comes then is kept.
+	if _, err := m.StartDetached(t.Context(), guest.Command{Args: []string{"sh", "-c", "echo first; while ! test -e /tmp/go; do sleep 0.1; done; seq 100000; exit 42"},
+		Main: true}); err != nil {
+		t.Fatal(err)
+	}
+	s := m.acceptMain(t, nil)
+	s.Close()
+	m.sh(t, "touch /tmp/go")
+	var out bytes.Buffer
+	status, err := m.acceptMain(t, &out).Wait(t.Context())
+	if err != nil || status.Code != 42 || !strings.HasSuffix(out.String(), "\n100000\n") {
+		t.Errorf("%v, %v, %d bytes", status, err, out.Len())
+	}
+	m.waitEnd(t)
+}
+
 func TestCtrlAltDelShutsTheGuestDown(t *testing.T) {
 	m := boot(t, setup{})
 	m.qmp(t, "send-key", `{"keys":[{"type":"qcode","data":"ctrl"},{"type":"qcode","data":"alt"},{"type":"qcode","data":"delete"}]}`)

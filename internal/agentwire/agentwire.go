@@ -12,8 +12,18 @@
 //	  resize*, signal*          → exit {code, signal}
 //	  credit*                   → credit*
 //	  exit ack
+//	exec {detach, …}            → started {pid} or failed {reason}
+//	signal                      → hello, or failed when no main command runs
 //
-// On the connection that says "up" the guest speaks first: it sends its hello, the host answers with exit ack.
+// On the connection that says "up" the guest speaks first: it sends its hello, the host answers with exit ack. So it does
+// on the connections of a detached main command, one after the other until an exit was acknowledged:
+//
+//	host                          agent
+//	                            ← hello
+//	hello                       → started {pid}
+//	  stdin end                 → stdout*, stderr*, stdout end, stderr end
+//	  signal*, credit*          → exit {code, signal}
+//	  exit ack
 //
 // The receiver of a stream ends it early with the same end frame in the opposite direction: nobody wants more of it.
 //

@@ -16,7 +16,14 @@ type Hello struct {
 	Kernel   string   `json:"kernel,omitempty"` // the guest's kernel release
 }
 
-// maxFeatures and maxFeature bound a hello's list.
+// The features.
+const (
+	FeatureDetach     = "detach"      // Exec.Detach
+	FeatureSignalMain = "signal-main" // a connection that begins with a signal
+	FeatureCopy       = "copy"        // a connection that begins with Copy
+)
+
+// maxFeatures and maxText bound a hello's list.
 const (
 	maxFeatures = 64
 	maxText     = 128
@@ -61,12 +68,18 @@ type Exec struct {
 	TTY  bool     `json:"tty,omitempty"`
 	Size Size     `json:"size,omitzero"`
 	Main bool     `json:"main,omitempty"` // the guest reboots when the command has ended
+	// Detach makes Started the connection's end. The command goes on: the main command with connections that the agent
+	// dials, any other with /dev/null for its streams.
+	Detach bool `json:"detach,omitempty"`
 }
 
 // Check says what is wrong with a request; both sides ask.
 func (e Exec) Check() error {
 	if len(e.Args) == 0 || e.Args[0] == "" {
 		return fmt.Errorf("agentwire: exec: no command")
+	}
+	if e.Detach && e.TTY {
+		return fmt.Errorf("agentwire: exec: a detached command has no terminal")
 	}
 	for _, list := range [][]string{e.Args, e.Env, {e.Dir, e.User}} {
 		for _, s := range list {
@@ -102,6 +115,7 @@ const (
 	BadDir        Reason = "bad-dir"        // no such folder
 	TooBig        Reason = "too-big"        // arguments and environment are longer than the kernel takes
 	MainTaken     Reason = "main-taken"     // there is a main command already
+	NoMain        Reason = "no-main"        // no main command runs
 	Internal      Reason = "internal"       // anything else
 )
 
