@@ -22,7 +22,8 @@ import (
 // when Resume raises the epoch), and when the host's process ends. The agent then dials again, after 20 ms, then twice as
 // long each time up to 2 s, for as long as the command lasts. Meanwhile the command goes on: the agent keeps the last
 // 256 KiB of each stream and sends them on the next connection. What was on its way when a connection broke may be lost.
-// While a host listens, the command waits for it as it does after Start.
+// While a host listens, the command waits for it as it does after Start; so it does, for at most 5 s, for the answer to the
+// first dial, so that a host that listens already gets all of the output.
 //
 // The guest shuts down when the command has ended and a host has acknowledged its status, which Session does by itself, or
 // when no host took it for 10 s.

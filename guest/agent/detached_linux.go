@@ -119,8 +119,11 @@ func (d *detached) hold(conn net.Conn) {
 	d.conn = conn
 }
 
-// visit dials the host and serves it until the connection ends or the host has acknowledged the status.
+// visit dials the host and serves it until the connection ends or the host has acknowledged the status. When it returns,
+// the command waits for no host.
 func (d *detached) visit() (answered, told bool) {
+	defer d.stdout.give(false)
+	defer d.stderr.give(false)
 	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
 	defer cancel()
 	conn, err := d.server.config.DialMain(ctx)

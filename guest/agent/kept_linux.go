@@ -20,8 +20,10 @@ type kept struct {
 	ended   bool // nothing more is written
 }
 
+// newKept begins as if a host took it, until the first dial has shown whether one does: the first output would be lost
+// otherwise to the milliseconds that a connection takes.
 func newKept() *kept {
-	k := &kept{}
+	k := &kept{taken: true}
 	k.changed.L = &k.mu
 	return k
 }
