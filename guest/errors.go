@@ -34,6 +34,7 @@ const (
 	TooBig        Reason = Reason(agentwire.TooBig)        // arguments and environment are longer than the kernel takes
 	MainTaken     Reason = Reason(agentwire.MainTaken)     // the guest has a main command already
 	NoMain        Reason = Reason(agentwire.NoMain)        // no main command runs in the guest (SignalMain)
+	NoSpace       Reason = Reason(agentwire.NoSpace)       // a file system of the guest is full (CopyTo)
 	Internal      Reason = Reason(agentwire.Internal)      // anything else
 )
 

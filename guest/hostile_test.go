@@ -146,7 +146,9 @@ func TestAnOlderAgentIsNotAskedForWhatItCannotDo(t *testing.T) {
 	t.Parallel()
 	a := pretender(hello, false)
 	_, err := a.StartDetached(t.Context(), guest.Command{Args: []string{"x"}, Main: true})
-	for _, err := range []error{err, a.SignalMain(t.Context(), 15)} {
+	_, copyErr := a.CopyTo(t.Context(), ".", "/x", guest.CopyOptions{})
+	_, backErr := a.CopyFrom(t.Context(), "/x", t.TempDir(), guest.CopyOptions{})
+	for _, err := range []error{err, a.SignalMain(t.Context(), 15), copyErr, backErr} {
 		if !errors.Is(err, guest.ErrUnsupported) {
 			t.Errorf("got %v", err)
 		}

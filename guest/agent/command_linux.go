@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"sync"
@@ -221,19 +222,19 @@ func (m *command) frames() error {
 
 func (m *command) grant(f agentwire.Frame) error { return grant(f, m.out, m.err) }
 
-// grant gives the host's credit to the stream that it is for.
+// grant gives the host's credit to the stream that it is for. stderr is nil where there is none.
 func grant(f agentwire.Frame, stdout, stderr *agentwire.Outlet) error {
 	credit, err := agentwire.DecodeCredit(f)
 	if err != nil {
 		return err
 	}
-	switch credit.Stream {
-	case agentwire.KindStdout:
+	switch {
+	case credit.Stream == agentwire.KindStdout:
 		return stdout.Grant(credit.Bytes)
-	case agentwire.KindStderr:
+	case credit.Stream == agentwire.KindStderr && stderr != nil:
 		return stderr.Grant(credit.Bytes)
 	}
-	return errors.New("credit for stdin from the host")
+	return fmt.Errorf("credit for %v from the host", credit.Stream)
 }
 
 func (m *command) resize(f agentwire.Frame) error {

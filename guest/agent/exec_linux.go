@@ -130,5 +130,5 @@ func (s *Server) signalMain(f agentwire.Frame) error {
 
 // features are what this agent can do beyond the protocol's base.
 func (s *Server) features() []string {
-	return []string{agentwire.FeatureDetach, agentwire.FeatureSignalMain}
+	return []string{agentwire.FeatureDetach, agentwire.FeatureSignalMain, agentwire.FeatureCopy}
 }

@@ -101,6 +101,17 @@ func (s *Server) answer(c *agentwire.Conn) {
 			return
 		}
 		s.exec(c, request)
+	case agentwire.KindCopy:
+		var request agentwire.Copy
+		err := f.Expect(agentwire.KindCopy, &request)
+		if err == nil {
+			err = request.Check()
+		}
+		if err != nil {
+			fail(c, err)
+			return
+		}
+		newTransfer(c, request).run()
 	case agentwire.KindSignal:
 		if err := s.signalMain(f); err != nil {
 			fail(c, err)
