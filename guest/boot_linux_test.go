@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +54,60 @@ func TestTheGuestRebootsWhenItsMainCommandHasEnded(t *testing.T) {
 		t.Errorf("%v, %d bytes", status, len(out))
 	}
 	m.waitEnd(t)
+}
+
+func TestADetachedMainCommandIsToldToTheHostAndEndsTheGuest(t *testing.T) {
+	m := boot(t, setup{})
+	// Nobody listens at first: what comes then is kept.
+	if _, err := m.StartDetached(t.Context(), guest.Command{Args: []string{"sh", "-c", "echo first; while ! test -e /tmp/go; do sleep 0.1; done; seq 100000; exit 42"},
+		Main: true}); err != nil {
+		t.Fatal(err)
+	}
+	s := m.acceptMain(t, nil)
+	s.Close()
+	m.sh(t, "touch /tmp/go")
+	var out bytes.Buffer
+	status, err := m.acceptMain(t, &out).Wait(t.Context())
+	if err != nil || status.Code != 42 || !strings.HasSuffix(out.String(), "\n100000\n") {
+		t.Errorf("%v, %v, %d bytes", status, err, out.Len())
+	}
+	m.waitEnd(t)
+}
+
+func TestAFolderIsCopiedIntoAGuestAndBack(t *testing.T) {
+	root := ext4(t, "root", rootFolder(t, ""))
+	m := boot(t, setup{args: []string{"root=/dev/vda rw"}, drives: []string{root}})
+	src, back := filepath.Join(t.TempDir(), "src"), t.TempDir()
+	large := make([]byte, 5<<20)
+	rand.Read(large)
+	for _, err := range []error{os.MkdirAll(filepath.Join(src, "sub"), 0o750), os.WriteFile(filepath.Join(src, "large"), large, 0o644),
+		os.WriteFile(filepath.Join(src, "sub", "run"), []byte("#!/bin/sh\necho it runs\n"), 0o755), os.Symlink("sub/run", filepath.Join(src, "link"))} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if report, err := m.CopyTo(t.Context(), src, "root", guest.CopyOptions{}); err != nil || report.Files != 2 {
+		t.Fatalf("%+v, %v; console:\n%s", report, err, m.console)
+	}
+	if got := m.sh(t, "/root/src/link; ls -ld /root/src/sub | grep -c '^drwxr-x---.*root'"); got != "it runs\n1" {
+		t.Errorf("in the guest: %q", got)
+	}
+	if report, err := m.CopyFrom(t.Context(), "/root/src/.", back, guest.CopyOptions{}); err != nil || report.Files != 2 || report.Links != 1 {
+		t.Fatalf("%+v, %v; console:\n%s", report, err, m.console)
+	}
+	if got, err := os.ReadFile(filepath.Join(back, "large")); err != nil || !bytes.Equal(got, large) {
+		t.Errorf("%d bytes came back, or others: %v", len(got), err)
+	}
+	if target, err := os.Readlink(filepath.Join(back, "link")); err != nil || target != "sub/run" {
+		t.Errorf("the link leads to %q, %v", target, err)
+	}
+	// What a guest makes up is no part of a copy.
+	if report, err := m.CopyFrom(t.Context(), "/", filepath.Join(t.TempDir(), "all"), guest.CopyOptions{}); err != nil || !slices.Contains(report.Skipped, "proc") {
+		t.Errorf("%+v, %v", report, err)
+	}
+	if report, err := m.CopyFrom(t.Context(), "/proc/cpuinfo", back, guest.CopyOptions{}); err != nil || report.Bytes == 0 {
+		t.Errorf("%+v, %v", report, err)
+	}
 }
 
 func TestCtrlAltDelShutsTheGuestDown(t *testing.T) {

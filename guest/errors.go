@@ -12,6 +12,10 @@ import (
 // agent died, or the guest was restored. The command is gone, or will be soon.
 var ErrLost = errors.New("guest: connection to the agent lost before the command's exit status came")
 
+// ErrUnsupported says that the agent of this guest lacks what a call needs: its image was made by an older release. The
+// error around it names the feature.
+var ErrUnsupported = errors.New("the guest's agent is of an older release and cannot do this: make its image again")
+
 // StartError says why a command did not start.
 type StartError struct {
 	Reason  Reason
@@ -29,6 +33,8 @@ const (
 	BadDir        Reason = Reason(agentwire.BadDir)        // no such folder in the guest
 	TooBig        Reason = Reason(agentwire.TooBig)        // arguments and environment are longer than the kernel takes
 	MainTaken     Reason = Reason(agentwire.MainTaken)     // the guest has a main command already
+	NoMain        Reason = Reason(agentwire.NoMain)        // no main command runs in the guest (SignalMain)
+	NoSpace       Reason = Reason(agentwire.NoSpace)       // a file system of the guest is full (CopyTo)
 	Internal      Reason = Reason(agentwire.Internal)      // anything else
 )
 
@@ -52,7 +58,7 @@ func decodeFailed(f agentwire.Frame) error {
 	}
 	e := &StartError{Reason: Reason(failed.Reason), Message: printable(failed.Message)}
 	switch e.Reason {
-	case NotFound, NotExecutable, BadUser, BadDir, TooBig, MainTaken:
+	case NotFound, NotExecutable, BadUser, BadDir, TooBig, MainTaken, NoMain:
 	default:
 		e.Reason = Internal
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -103,6 +104,73 @@ func TestTheGuestsWordsAreShortAndPrintable(t *testing.T) {
 	if !errors.As(err, &refused) || refused.Reason != guest.Internal || strings.ContainsAny(refused.Message, "\x1b\n") || len(refused.Message) > 1024 {
 		t.Fatalf("%v", err)
 	}
+}
+
+// dialler is an agent that opens the main command's connection and sends what it likes.
+func dialler(words []byte) net.Conn {
+	host, theirs := net.Pipe()
+	go func() {
+		go io.Copy(io.Discard, theirs)
+		theirs.Write(words)
+		theirs.Close()
+	}()
+	return host
+}
+
+var hello = frames(agentwire.KindHello, []byte(`{"protocol":1,"boot":"x"}`))
+
+func TestAMainCommandsConnectionThatBreaksTheProtocolIsNone(t *testing.T) {
+	t.Parallel()
+	for what, words := range map[string][]byte{
+		"nothing":                   nil,
+		"garbage":                   []byte("HTTP/1.1 200 OK\r\n"),
+		"another protocol":          frames(agentwire.KindHello, []byte(`{"protocol":2,"boot":"x"}`)),
+		"output before its start":   append(bytes.Clone(hello), frames(agentwire.KindStdout, []byte("x"))...),
+		"a hello and nothing after": hello,
+		"a refusal":                 frames(agentwire.KindFailed, []byte(`{"reason":"internal"}`)),
+	} {
+		if s, err := guest.AcceptMain(t.Context(), dialler(words), nil, nil); err == nil {
+			s.Close()
+			t.Errorf("%s was taken for a main command", what)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	silent, _ := net.Pipe()
+	if _, err := guest.AcceptMain(ctx, silent, nil, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("silence: %v", err)
+	}
+}
+
+func TestAnOlderAgentIsNotAskedForWhatItCannotDo(t *testing.T) {
+	t.Parallel()
+	a := pretender(hello, false)
+	_, err := a.StartDetached(t.Context(), guest.Command{Args: []string{"x"}, Main: true})
+	_, copyErr := a.CopyTo(t.Context(), ".", "/x", guest.CopyOptions{})
+	_, backErr := a.CopyFrom(t.Context(), "/x", t.TempDir(), guest.CopyOptions{})
+	for _, err := range []error{err, a.SignalMain(t.Context(), 15), copyErr, backErr} {
+		if !errors.Is(err, guest.ErrUnsupported) {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+func FuzzAcceptMain(f *testing.F) {
+	f.Add(hello)
+	f.Add(slices.Concat(hello, started, frames(agentwire.KindStdout, []byte("out"), agentwire.KindStdoutEnd, []byte{},
+		agentwire.KindStderrEnd, []byte{}, agentwire.KindExit, agentwire.Exit{Code: 3}.Payload())))
+	f.Fuzz(func(t *testing.T, words []byte) {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		s, err := guest.AcceptMain(ctx, dialler(words), io.Discard, io.Discard)
+		if err != nil {
+			return
+		}
+		defer s.Close()
+		if _, err := s.Wait(ctx); errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal("it hangs")
+		}
+	})
 }
 
 func FuzzSession(f *testing.F) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -128,6 +129,20 @@ func (m *machine) waitUp(t testing.TB) {
 	if m.hello, err = guest.ReadUp(t.Context(), conn); err != nil {
 		t.Fatalf("%v; console:\n%s", err, m.console)
 	}
+}
+
+// acceptMain takes the connection on which the guest brings what its main command writes.
+func (m *machine) acceptMain(t testing.TB, stdout io.Writer) *guest.Session {
+	t.Helper()
+	conn, port, err := m.mux.Accept()
+	if err != nil || port != guest.MainPort {
+		t.Fatalf("main: port %d, %v; console:\n%s", port, err, m.console)
+	}
+	s, err := guest.AcceptMain(t.Context(), conn, stdout, stdout)
+	if err != nil {
+		t.Fatalf("%v; console:\n%s", err, m.console)
+	}
+	return s
 }
 
 func (m *machine) qmp(t testing.TB, command, arguments string) {

@@ -27,6 +27,9 @@ type Command struct {
 	// Main makes it the command that the guest lives for: when it has ended and the status was acknowledged, the guest
 	// shuts down. There is one.
 	Main bool
+
+	// Detach is set by StartDetached; Start refuses it.
+	Detach bool
 }
 
 // ExitStatus is how a command ended.
@@ -54,6 +57,7 @@ func (s ExitStatus) String() string {
 // Session is a command that was started.
 type Session struct {
 	pid    int
+	hello  Hello
 	conn   *agentwire.Conn
 	stdin  *agentwire.Outlet
 	stdout *agentwire.Inlet
@@ -75,16 +79,28 @@ type Session struct {
 // their own; a writer that blocks stops only its own stream, at the cost of a window of 256 KiB on each side. A writer
 // that fails closes the stream for the command (SIGPIPE).
 func (a *Agent) Start(ctx context.Context, cmd Command) (*Session, error) {
+	if cmd.Detach {
+		return nil, errors.New("guest: a detached command has no session: use StartDetached")
+	}
+	c, pid, err := a.exec(ctx, cmd)
+	if err != nil {
+		return nil, err
+	}
+	return newSession(c, pid, cmd), nil
+}
+
+// exec starts a command and returns the connection on which the agent said so.
+func (a *Agent) exec(ctx context.Context, cmd Command) (*agentwire.Conn, int, error) {
 	request := agentwire.Exec{Args: cmd.Args, Env: cmd.Env, Dir: cmd.Dir, User: cmd.User, TTY: cmd.TTY,
-		Size: agentwire.Size{Rows: cmd.Rows, Cols: cmd.Cols}, Main: cmd.Main}
+		Size: agentwire.Size{Rows: cmd.Rows, Cols: cmd.Cols}, Main: cmd.Main, Detach: cmd.Detach}
 	if err := request.Check(); err != nil {
-		return nil, fmt.Errorf("guest: %w", err)
+		return nil, 0, fmt.Errorf("guest: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, replyTimeout)
 	defer cancel()
 	conn, err := a.dial(ctx, AgentPort)
 	if err != nil {
-		return nil, fmt.Errorf("guest: run %q: connect to the agent: %w", cmd.Args[0], err)
+		return nil, 0, fmt.Errorf("guest: run %q: connect to the agent: %w", cmd.Args[0], err)
 	}
 	c, done := bound(ctx, conn)
 	var started agentwire.Started
@@ -95,12 +111,12 @@ func (a *Agent) Start(ctx context.Context, cmd Command) (*Session, error) {
 	if err != nil {
 		conn.Close()
 		if _, refused := err.(*StartError); refused {
-			return nil, err
+			return nil, 0, err
 		}
-		return nil, fmt.Errorf("guest: run %q: %w", cmd.Args[0], cause(ctx, err))
+		return nil, 0, fmt.Errorf("guest: run %q: %w", cmd.Args[0], cause(ctx, err))
 	}
 	done()
-	return newSession(c, started.PID, cmd), nil
+	return c, started.PID, nil
 }
 
 func readStarted(c *agentwire.Conn) (agentwire.Started, error) {
@@ -115,6 +131,7 @@ func readStarted(c *agentwire.Conn) (agentwire.Started, error) {
 	return started, f.Expect(agentwire.KindStarted, &started)
 }
 
+// newSession takes the connection over once the command has started.
 func newSession(c *agentwire.Conn, pid int, cmd Command) *Session {
 	s := &Session{
 		pid: pid, conn: c,
@@ -132,6 +149,9 @@ func newSession(c *agentwire.Conn, pid int, cmd Command) *Session {
 
 // PID is the command's process id in the guest.
 func (s *Session) PID() int { return s.pid }
+
+// Hello is what the agent said about itself on the connection that AcceptMain took; zero after Start.
+func (s *Session) Hello() Hello { return s.hello }
 
 // Wait returns the command's exit status, after all its output was written. When ctx ends first, the command goes on.
 // Without a status the error wraps ErrLost; an error of Stdout or Stderr comes along with the status.
@@ -163,7 +183,8 @@ func (s *Session) Resize(rows, cols uint16) error {
 	return s.send(agentwire.KindResize, agentwire.Size{Rows: rows, Cols: cols}.Payload())
 }
 
-// Close ends the connection and with it the command, if it still runs. Safe to call more than once.
+// Close ends the connection and with it the command, if it still runs; a detached main command goes on, and its agent
+// dials again. Safe to call more than once.
 func (s *Session) Close() error {
 	s.once.Do(func() { s.conn.Close() })
 	return nil

@@ -7,6 +7,10 @@
 //   - an ordinary command belongs to its connection. Its process group gets SIGHUP, and SIGKILL after hangupGrace.
 //   - the main command belongs to the guest. It goes on, its input ends, its output is dropped from then on, and the
 //     guest shuts down when it has ended. So a guest survives a snapshot, which resets every connection.
+//   - a detached command never had more of a connection than its start. Its streams are /dev/null.
+//   - the detached main command is told to the host on connections that the agent dials, one after the other: its output,
+//     from what was kept of it on, and its status. While the host does not listen it goes on, and what it writes then
+//     is kept to the last keepBytes of each stream.
 //
 // A command has ended when its own process has. What it wrote is sent to the last byte; of a process that it left behind
 // with its output open, only what comes while there is still something to send, or within outputGrace.
@@ -27,6 +31,16 @@ const (
 	// maxTail bounds what is read after the command has ended, in bytes: the most that a pipe can hold
 	// (/proc/sys/fs/pipe-max-size), so that all of the command's own output is in it.
 	maxTail = 1 << 20
+	// keepBytes is how much of each stream of the detached main command is kept while no host takes it.
+	keepBytes = 256 << 10
+	// answerTimeout is how long the host may take to answer on a connection that the agent has dialled.
+	answerTimeout = 5 * time.Second
+	// redialPause is the first wait before the host is dialled again, redialPauseMax the longest; each is twice the last.
+	redialPause    = 20 * time.Millisecond
+	redialPauseMax = 2 * time.Second
+	// tellTimeout is how long a host is looked for that takes the status of the detached main command, since it ended or
+	// since the last host was lost.
+	tellTimeout = 10 * time.Second
 	// maxConns bounds the connections that are open at once.
 	maxConns = 1024
 )

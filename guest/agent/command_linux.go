@@ -2,62 +2,53 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"sync"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"smartvm/internal/agentwire"
 )
 
 // command is one command with its connection.
 type command struct {
+	*process
 	conn *agentwire.Conn
-	cmd  *exec.Cmd
 	main bool
 	tty  *os.File // the terminal's master, nil without one
 
-	input  *os.File // the command's stdin, or the terminal
-	stdin  *agentwire.Inlet
-	stdout *pump
-	stderr *pump // ends at once with a terminal
+	input          *os.File // the command's stdin, or the terminal
+	stdin          *agentwire.Inlet
+	stdout, stderr *pump // stderr ends at once with a terminal
+	out, err       *agentwire.Outlet
 
-	exited chan struct{} // closed when the process has ended
-	acked  chan struct{} // closed when the host has acknowledged the status
-	gone   chan struct{} // closed when the connection has ended
-
-	mu     sync.Mutex
-	reaped bool // the process id is no longer ours to signal
+	acked chan struct{} // closed when the host has acknowledged the status
+	gone  chan struct{} // closed when the connection has ended
 }
 
 // start starts the command and tells the host.
 func start(c *agentwire.Conn, request agentwire.Exec) (*command, error) {
-	cmd, user, err := prepare(request)
+	p, user, err := prepare(request)
 	if err != nil {
 		return nil, err
 	}
-	m := &command{conn: c, cmd: cmd, main: request.Main, stdin: agentwire.NewInlet(c, agentwire.KindStdin),
-		exited: make(chan struct{}), acked: make(chan struct{}), gone: make(chan struct{})}
+	m := &command{process: p, conn: c, main: request.Main, stdin: agentwire.NewInlet(c, agentwire.KindStdin),
+		out: agentwire.NewOutlet(c, agentwire.KindStdout), err: agentwire.NewOutlet(c, agentwire.KindStderr),
+		acked: make(chan struct{}), gone: make(chan struct{})}
 	theirs, err := m.connect(user, request)
-	if err == nil {
-		if err = cmd.Start(); err != nil {
-			err = refusal(request.Args[0], err)
-		}
-	}
-	for _, f := range theirs {
-		f.Close()
-	}
-	if err != nil {
+	if err = p.start(theirs, err); err != nil {
 		m.disconnect()
 		return nil, err
 	}
-	// A failure to tell shows at once when the connection is read.
-	c.Send(agentwire.KindStarted, agentwire.Encode(agentwire.Started{PID: cmd.Process.Pid}))
+	tellStarted(c, p)
 	return m, nil
+}
+
+// tellStarted tells the host that the command runs. A failure to tell shows at once when the connection is read.
+func tellStarted(c *agentwire.Conn, p *process) {
+	c.Send(agentwire.KindStarted, agentwire.Encode(agentwire.Started{PID: p.cmd.Process.Pid}))
 }
 
 // connect makes the command's streams and returns the ends that are the command's own.
@@ -70,29 +61,37 @@ func (m *command) connect(user *account, request agentwire.Exec) (theirs []*os.F
 		m.cmd.Stdin, m.cmd.Stdout, m.cmd.Stderr = slave, slave, slave
 		m.cmd.SysProcAttr.Setctty = true // on descriptor 0
 		m.tty, m.input = master, master
-		m.stdout = newPump(m, agentwire.KindStdout, master)
-		m.stderr = newPump(m, agentwire.KindStderr, nil)
+		m.stdout = &pump{from: master, to: m.out, exited: m.exited, lasting: m.main}
+		m.stderr = &pump{to: m.err}
 		return []*os.File{slave}, nil
 	}
-	var ends [6]*os.File
+	ends, err := pipes(user, 3)
+	if err != nil {
+		return nil, err
+	}
+	m.cmd.Stdin, m.input = ends[0], ends[1]
+	m.cmd.Stdout, m.stdout = ends[3], &pump{from: ends[2], to: m.out, exited: m.exited, lasting: m.main}
+	m.cmd.Stderr, m.stderr = ends[5], &pump{from: ends[4], to: m.err, exited: m.exited, lasting: m.main}
+	return []*os.File{ends[0], ends[3], ends[5]}, nil
+}
+
+// pipes makes n pipes: the reading end of each, then its writing end. A pipe of a user's command belongs to the user, so
+// that /dev/stdout can be opened again.
+func pipes(user *account, n int) ([]*os.File, error) {
+	ends := make([]*os.File, 2*n)
 	for i := 0; i < len(ends); i += 2 {
+		var err error
 		if ends[i], ends[i+1], err = os.Pipe(); err != nil {
 			for _, f := range ends[:i] {
 				f.Close()
 			}
 			return nil, err
 		}
-	}
-	m.cmd.Stdin, m.input = ends[0], ends[1]
-	m.cmd.Stdout, m.stdout = ends[3], newPump(m, agentwire.KindStdout, ends[2])
-	m.cmd.Stderr, m.stderr = ends[5], newPump(m, agentwire.KindStderr, ends[4])
-	// A pipe of a user's command belongs to the user, so that /dev/stdout can be opened again.
-	for _, f := range []*os.File{ends[0], ends[3], ends[5]} {
 		if os.Geteuid() == 0 {
-			f.Chown(int(user.uid), int(user.gid))
+			ends[i].Chown(int(user.uid), int(user.gid)) // both ends are one inode
 		}
 	}
-	return []*os.File{ends[0], ends[3], ends[5]}, nil
+	return ends, nil
 }
 
 // disconnect closes our ends of the streams.
@@ -118,7 +117,12 @@ func (m *command) run() agentwire.Exit {
 	output.Go(m.stdout.run)
 	output.Go(m.stderr.run)
 	ended := make(chan agentwire.Exit, 1)
-	go func() { ended <- m.wait() }()
+	go func() {
+		status := m.wait()
+		m.stdout.ended()
+		m.stderr.ended()
+		ended <- status
+	}()
 
 	var status agentwire.Exit
 	select {
@@ -139,39 +143,6 @@ func (m *command) run() agentwire.Exit {
 	case <-timeout.C:
 	}
 	return status
-}
-
-// wait reaps the process. The status is looked at before it is taken, so that the process id stays ours until signal
-// knows that it is not.
-func (m *command) wait() agentwire.Exit {
-	var info unix.Siginfo
-	for {
-		err := unix.Waitid(unix.P_PID, m.cmd.Process.Pid, &info, unix.WEXITED|unix.WNOWAIT, nil)
-		if err != unix.EINTR {
-			break
-		}
-	}
-	m.mu.Lock()
-	m.cmd.Wait()
-	m.reaped = true
-	m.mu.Unlock()
-	close(m.exited)
-	m.stdout.ended()
-	m.stderr.ended()
-	status := m.cmd.ProcessState.Sys().(syscall.WaitStatus)
-	if status.Signaled() {
-		return agentwire.Exit{Signal: int32(status.Signal())}
-	}
-	return agentwire.Exit{Code: int32(status.ExitStatus())}
-}
-
-// signal sends a signal to the command's process group, unless the command has ended.
-func (m *command) signal(number syscall.Signal) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !m.reaped {
-		syscall.Kill(-m.cmd.Process.Pid, number)
-	}
 }
 
 // hangUp ends a command whose connection is gone.
@@ -203,8 +174,8 @@ func (m *command) read() {
 		err = io.ErrUnexpectedEOF
 	}
 	m.stdin.End(err)
-	m.stdout.lose(err)
-	m.stderr.lose(err)
+	m.out.Fail(err)
+	m.err.Fail(err)
 	close(m.gone)
 }
 
@@ -222,8 +193,10 @@ func (m *command) frames() error {
 			m.stdin.End(io.EOF)
 		case agentwire.KindStdoutEnd:
 			m.stdout.unwanted()
+			m.out.Fail(os.ErrClosed)
 		case agentwire.KindStderrEnd:
 			m.stderr.unwanted()
+			m.err.Fail(os.ErrClosed)
 		case agentwire.KindCredit:
 			err = m.grant(f)
 		case agentwire.KindResize:
@@ -247,18 +220,21 @@ func (m *command) frames() error {
 	}
 }
 
-func (m *command) grant(f agentwire.Frame) error {
+func (m *command) grant(f agentwire.Frame) error { return grant(f, m.out, m.err) }
+
+// grant gives the host's credit to the stream that it is for. stderr is nil where there is none.
+func grant(f agentwire.Frame, stdout, stderr *agentwire.Outlet) error {
 	credit, err := agentwire.DecodeCredit(f)
 	if err != nil {
 		return err
 	}
-	switch credit.Stream {
-	case agentwire.KindStdout:
-		return m.stdout.to.Grant(credit.Bytes)
-	case agentwire.KindStderr:
-		return m.stderr.to.Grant(credit.Bytes)
+	switch {
+	case credit.Stream == agentwire.KindStdout:
+		return stdout.Grant(credit.Bytes)
+	case credit.Stream == agentwire.KindStderr && stderr != nil:
+		return stderr.Grant(credit.Bytes)
 	}
-	return errors.New("credit for stdin from the host")
+	return fmt.Errorf("credit for %v from the host", credit.Stream)
 }
 
 func (m *command) resize(f agentwire.Frame) error {

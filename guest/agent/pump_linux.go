@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"io"
 	"os"
 	"time"
 
@@ -9,13 +10,16 @@ import (
 
 // pump sends what a command writes to one of its streams.
 type pump struct {
-	from *os.File // nil for a stream that does not exist
-	to   *agentwire.Outlet
-	cmd  *command
+	from    *os.File // nil for a stream that does not exist
+	to      sink
+	exited  <-chan struct{} // closed when the command has ended
+	lasting bool            // the command outlives the host's interest: go on reading when nobody takes what it writes
 }
 
-func newPump(m *command, kind agentwire.Kind, from *os.File) *pump {
-	return &pump{from: from, to: agentwire.NewOutlet(m.conn, kind), cmd: m}
+// sink is where a command's output goes.
+type sink interface {
+	io.Writer
+	End() error
 }
 
 // run sends until the stream's end, or until the command has ended and nothing more comes. When the connection is gone,
@@ -36,7 +40,7 @@ func (p *pump) run() {
 			tail += n
 		}
 		if n > 0 {
-			if _, failed := p.to.Write(buf[:n]); failed != nil && !p.cmd.main {
+			if _, failed := p.to.Write(buf[:n]); failed != nil && !p.lasting {
 				return
 			}
 		}
@@ -50,7 +54,7 @@ func (p *pump) run() {
 
 func (p *pump) over() bool {
 	select {
-	case <-p.cmd.exited:
+	case <-p.exited:
 		return true
 	default:
 		return false
@@ -69,8 +73,4 @@ func (p *pump) unwanted() {
 	if p.from != nil {
 		p.from.Close()
 	}
-	p.to.Fail(os.ErrClosed)
 }
-
-// lose lets go of a connection that is gone.
-func (p *pump) lose(err error) { p.to.Fail(err) }

@@ -26,21 +26,26 @@ type rig struct {
 	down    chan string
 	resumed chan agentwire.Resume
 	sock    string
+	main    string // the host's socket for the detached main command, when a test listens there
 }
 
 func newRig(tb testing.TB) *rig {
 	tb.Helper()
 	r := &rig{down: make(chan string, 1), resumed: make(chan agentwire.Resume, 1)}
-	r.sock = filepath.Join(tb.TempDir(), "agent.sock")
+	dir := tb.TempDir()
+	r.sock, r.main = filepath.Join(dir, "agent.sock"), filepath.Join(dir, "main.sock")
 	l, err := net.Listen("unix", r.sock)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { l.Close() })
 	r.server = agent.NewServer(agent.Config{
-		Boot:     "00112233445566778899aabbccddeeff",
-		Kernel:   "6.1.0-test",
-		Resume:   func(m agentwire.Resume) error { r.resumed <- m; return nil },
+		Boot:   "00112233445566778899aabbccddeeff",
+		Kernel: "6.1.0-test",
+		Resume: func(m agentwire.Resume) error { r.resumed <- m; return nil },
+		DialMain: func(ctx context.Context) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", r.main)
+		},
 		Shutdown: func(why string) { r.down <- why },
 	})
 	go r.server.Serve(l)

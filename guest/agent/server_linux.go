@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -17,6 +18,8 @@ type Config struct {
 	Kernel string // the kernel's release, for hellos
 	// Resume sets the clock and feeds the random number generator; Restore does it for real.
 	Resume func(agentwire.Resume) error
+	// DialMain connects to the host's port for the detached main command. nil: no command can be detached as main.
+	DialMain func(context.Context) (net.Conn, error)
 	// Shutdown begins a clean shutdown. It is called when the host asks, and when the main command has ended.
 	Shutdown func(why string)
 }
@@ -25,7 +28,7 @@ type Config struct {
 type Server struct {
 	config Config
 	epoch  atomic.Uint64
-	main   atomic.Bool // a main command runs or ran
+	main   mainCommand
 	resume sync.Mutex
 	slots  chan struct{}
 }
@@ -37,7 +40,8 @@ func NewServer(c Config) *Server {
 
 // Hello is what the agent says about itself now.
 func (s *Server) Hello() agentwire.Hello {
-	return agentwire.Hello{Protocol: agentwire.Protocol, Boot: s.config.Boot, Epoch: s.epoch.Load(), Kernel: s.config.Kernel}
+	return agentwire.Hello{Protocol: agentwire.Protocol, Boot: s.config.Boot, Epoch: s.epoch.Load(),
+		Features: s.features(), Kernel: s.config.Kernel}
 }
 
 // Serve answers the connections of a listener until that is closed, whose error it returns.
@@ -97,6 +101,23 @@ func (s *Server) answer(c *agentwire.Conn) {
 			return
 		}
 		s.exec(c, request)
+	case agentwire.KindCopy:
+		var request agentwire.Copy
+		err := f.Expect(agentwire.KindCopy, &request)
+		if err == nil {
+			err = request.Check()
+		}
+		if err != nil {
+			fail(c, err)
+			return
+		}
+		newTransfer(c, request).run()
+	case agentwire.KindSignal:
+		if err := s.signalMain(f); err != nil {
+			fail(c, err)
+			return
+		}
+		s.hello(c)
 	default:
 		fail(c, fmt.Errorf("a connection cannot begin with %v", f.Kind))
 	}
@@ -124,27 +145,8 @@ func (s *Server) restored(f agentwire.Frame) error {
 		return fmt.Errorf("resume: %w", err)
 	}
 	s.epoch.Store(r.Epoch)
+	s.main.redial()
 	return nil
-}
-
-// exec runs one command for as long as it, or its connection, lasts.
-func (s *Server) exec(c *agentwire.Conn, request agentwire.Exec) {
-	if request.Main && !s.main.CompareAndSwap(false, true) {
-		fail(c, &startError{agentwire.MainTaken, errors.New("this guest has a main command already")})
-		return
-	}
-	cmd, err := start(c, request)
-	if err != nil {
-		if request.Main {
-			s.main.Store(false)
-		}
-		fail(c, err)
-		return
-	}
-	status := cmd.run()
-	if request.Main {
-		s.config.Shutdown(fmt.Sprintf("the main command has ended: code %d, signal %d", status.Code, status.Signal))
-	}
 }
 
 // startError is an error with the reason that the host is told.

@@ -17,7 +17,7 @@ import (
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // prepare turns a request into a process that can be started, without its streams.
-func prepare(request agentwire.Exec) (*exec.Cmd, *account, error) {
+func prepare(request agentwire.Exec) (*process, *account, error) {
 	if err := request.Check(); err != nil {
 		return nil, nil, err
 	}
@@ -47,7 +47,7 @@ func prepare(request agentwire.Exec) (*exec.Cmd, *account, error) {
 	if os.Geteuid() != 0 { // a test, or an agent that somebody started by hand
 		cmd.SysProcAttr.Credential = nil
 	}
-	return cmd, user, nil
+	return &process{cmd: cmd, name: request.Args[0], exited: make(chan struct{})}, user, nil
 }
 
 // environment is the default environment with the request's on top. The last of a key counts.

@@ -37,6 +37,9 @@ func runAgent() int {
 		Boot:   bootID(),
 		Kernel: kernelRelease(),
 		Resume: agent.Restore,
+		DialMain: func(ctx context.Context) (net.Conn, error) {
+			return t.dial(ctx, guest.MainPort)
+		},
 		Shutdown: func(why string) {
 			say("shutting down: %s", why)
 			unix.Kill(1, unix.SIGINT) // Ctrl-Alt-Del to our init, and to an image's
@@ -76,6 +79,8 @@ func kernelRelease() string {
 // transport is the way between the agent and the host.
 type transport interface {
 	listen() (net.Listener, error)
+	// dial connects to a port of the host; listen was called before.
+	dial(ctx context.Context, port uint32) (net.Conn, error)
 	// sayUp tells the host that the agent is up, again whenever the host was replaced.
 	sayUp(*agent.Server)
 }
@@ -136,8 +141,17 @@ func (vsockTransport) listen() (net.Listener, error) {
 	return vsock.ListenContextID(unix.VMADDR_CID_ANY, guest.AgentPort, nil)
 }
 
-func (vsockTransport) sayUp(s *agent.Server) {
-	sayUp(s, func() (net.Conn, error) { return vsock.Dial(vsock.Host, guest.UpPort, nil) })
+// dial does not heed ctx: the kernel gives up after two seconds (vsock(7), SO_VM_SOCKETS_CONNECT_TIMEOUT).
+func (vsockTransport) dial(_ context.Context, port uint32) (net.Conn, error) {
+	conn, err := vsock.Dial(vsock.Host, port, nil)
+	if err != nil {
+		return nil, err // not a nil *vsock.Conn in an interface
+	}
+	return conn, nil
+}
+
+func (v vsockTransport) sayUp(s *agent.Server) {
+	sayUp(s, func() (net.Conn, error) { return v.dial(context.Background(), guest.UpPort) })
 }
 
 // serialPort is the emulator's. A host that was replaced begins a new session.
@@ -166,8 +180,12 @@ func (p *serialPort) sayUp(s *agent.Server) {
 	}
 }
 
+func (p *serialPort) dial(ctx context.Context, port uint32) (net.Conn, error) {
+	return p.mux.Dial(ctx, port)
+}
+
 func (p *serialPort) dialUp() (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), deviceTimeout)
 	defer cancel()
-	return p.mux.Dial(ctx, guest.UpPort)
+	return p.dial(ctx, guest.UpPort)
 }

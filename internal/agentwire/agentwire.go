@@ -12,8 +12,22 @@
 //	  resize*, signal*          → exit {code, signal}
 //	  credit*                   → credit*
 //	  exit ack
+//	exec {detach, …}            → started {pid} or failed {reason}
+//	signal                      → hello, or failed when no main command runs
+//	copy {put, path, …}         → credit*, stdin end when it has failed
+//	  stdin*, stdin end         → copied {what, reason, …} or failed {reason}
+//	copy {path, …}              → stdout*, stdout end, copied {what, reason, …} or failed {reason}
+//	  credit*
 //
-// On the connection that says "up" the guest speaks first: it sends its hello, the host answers with exit ack.
+// On the connection that says "up" the guest speaks first: it sends its hello, the host answers with exit ack. So it does
+// on the connections of a detached main command, one after the other until an exit was acknowledged:
+//
+//	host                          agent
+//	                            ← hello
+//	hello                       → started {pid}
+//	  stdin end                 → stdout*, stderr*, stdout end, stderr end
+//	  signal*, credit*          → exit {code, signal}
+//	  exit ack
 //
 // The receiver of a stream ends it early with the same end frame in the opposite direction: nobody wants more of it.
 //
@@ -42,6 +56,8 @@ const (
 	// (a quarter of the stack's limit, execve(2)).
 	maxRequest = 1 << 20
 	maxJSON    = 16 << 10
+	// MaxCopied is the longest report of a copy, which names what was skipped.
+	MaxCopied  = 128 << 10
 	headerSize = 5
 )
 
@@ -67,6 +83,8 @@ const (
 	KindSignal                    // one byte: the signal's number, 1…64
 	KindExit                      // Exit
 	KindExitAck                   // empty
+	KindCopy                      // Copy
+	KindCopied                    // Copied
 	kinds
 )
 
@@ -92,6 +110,8 @@ var bounds = [kinds]struct {
 	KindSignal:    {"signal", 1, 1},
 	KindExit:      {"exit", 8, 8},
 	KindExitAck:   {"exit ack", 0, 0},
+	KindCopy:      {"copy", 2, maxJSON},
+	KindCopied:    {"copied", 2, MaxCopied},
 }
 
 func (k Kind) String() string {

@@ -1,6 +1,7 @@
 package agentwire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"time"
@@ -16,7 +17,14 @@ type Hello struct {
 	Kernel   string   `json:"kernel,omitempty"` // the guest's kernel release
 }
 
-// maxFeatures and maxFeature bound a hello's list.
+// The features.
+const (
+	FeatureDetach     = "detach"      // Exec.Detach
+	FeatureSignalMain = "signal-main" // a connection that begins with a signal
+	FeatureCopy       = "copy"        // a connection that begins with Copy
+)
+
+// maxFeatures and maxText bound a hello's list.
 const (
 	maxFeatures = 64
 	maxText     = 128
@@ -61,12 +69,18 @@ type Exec struct {
 	TTY  bool     `json:"tty,omitempty"`
 	Size Size     `json:"size,omitzero"`
 	Main bool     `json:"main,omitempty"` // the guest reboots when the command has ended
+	// Detach makes Started the connection's end. The command goes on: the main command with connections that the agent
+	// dials, any other with /dev/null for its streams.
+	Detach bool `json:"detach,omitempty"`
 }
 
 // Check says what is wrong with a request; both sides ask.
 func (e Exec) Check() error {
 	if len(e.Args) == 0 || e.Args[0] == "" {
 		return fmt.Errorf("agentwire: exec: no command")
+	}
+	if e.Detach && e.TTY {
+		return fmt.Errorf("agentwire: exec: a detached command has no terminal")
 	}
 	for _, list := range [][]string{e.Args, e.Env, {e.Dir, e.User}} {
 		for _, s := range list {
@@ -102,6 +116,9 @@ const (
 	BadDir        Reason = "bad-dir"        // no such folder
 	TooBig        Reason = "too-big"        // arguments and environment are longer than the kernel takes
 	MainTaken     Reason = "main-taken"     // there is a main command already
+	NoMain        Reason = "no-main"        // no main command runs
+	NoSpace       Reason = "no-space"       // a file system of the guest is full
+	Stopped       Reason = "stopped"        // the host wanted no more
 	Internal      Reason = "internal"       // anything else
 )
 
@@ -109,6 +126,40 @@ const (
 type Failed struct {
 	Reason  Reason `json:"reason"`
 	Message string `json:"message"`
+}
+
+// Copy asks for files: a tar archive as the data of stdin into the guest, or of stdout out of it. Paths are bytes, as file
+// names in Linux need not be UTF-8.
+type Copy struct {
+	Put     bool   `json:"put,omitempty"`     // into the guest
+	Path    []byte `json:"path"`              // what is copied from, or to; relative to "/"
+	Base    []byte `json:"base,omitempty"`    // of a put: the archive's top-level name, "." for a folder's contents, "" for any names
+	Archive bool   `json:"archive,omitempty"` // of a put: with numeric owners and set-id bits
+}
+
+// Check says what is wrong with a request; both sides ask.
+func (c Copy) Check() error {
+	const maxPath = 4096 // PATH_MAX
+	for _, p := range [][]byte{c.Path, c.Base} {
+		if len(p) > maxPath || bytes.IndexByte(p, 0) >= 0 {
+			return fmt.Errorf("agentwire: copy: a path with a NUL byte, or of more than %d bytes", maxPath)
+		}
+	}
+	if len(c.Path) == 0 {
+		return fmt.Errorf("agentwire: copy: no path")
+	}
+	return nil
+}
+
+// Copied is how a copy ended in the guest.
+type Copied struct {
+	Files   int      `json:"files,omitempty"`
+	Dirs    int      `json:"dirs,omitempty"`
+	Links   int      `json:"links,omitempty"`
+	Bytes   int64    `json:"bytes,omitempty"`
+	Skipped []string `json:"skipped,omitempty"`
+	Reason  Reason   `json:"reason,omitempty"` // "" when all of it was copied
+	Message string   `json:"message,omitempty"`
 }
 
 // Exit is how the command ended: Signal is 0, or what killed it.
