@@ -5,12 +5,17 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"smartvm/firecracker"
 	"smartvm/guest"
+	"smartvm/internal/filewatch"
+	"smartvm/record"
 )
 
 // How a restored guest is greeted: one try may take this long, and the next follows after the interval.
@@ -26,29 +31,94 @@ const maxGreetings = 8
 // has a vsock of its own, so all may have the same.
 const defaultGuestCID = 3
 
-// Agent returns the guest's agent once the guest has said that it is up, for running commands in it. It waits as long as
-// ctx allows: GuestUnreachable then, with the last lines of the console. VMMExited when the VM ended meanwhile, with how
-// and the last lines; InvalidConfig for a VM without our init; InvalidState when it does not run.
+// pingEvery is how often a guest is asked whether it is up whose monitor is gone, which would know.
+const pingEvery = time.Second
+
+// Agent returns the guest's agent once the guest is up, for running commands in it: when the agent has said so, or, in a
+// guest that was restored, has answered. It waits as long as ctx allows: GuestUnreachable then, with the last lines of the
+// console. VMMExited when the VM ended meanwhile, with how and the last lines; InvalidConfig for a VM without our init;
+// InvalidState when it does not run.
 func (vm *VM) Agent(ctx context.Context) (*guest.Agent, error) {
 	const op = "agent"
 	if vm.Config().Guest == nil {
 		return nil, vm.fail(op, InvalidConfig, errors.New("the VM does not run our init, so there is no agent; configure `guest`"))
 	}
-	in, err := vm.require(op, Running)
-	if err != nil {
-		return nil, err
+	look := vm.look()
+	switch state := look.state(); {
+	case state == Running:
+	case look.active && look.jour.State != journalStarting && !look.alive:
+		return nil, vm.fail(op, VMMExited, fmt.Errorf("the guest ended before its agent was up: %w", noteOf(ctx, look.folder, look.jour.Instance).cause()))
+	default:
+		return nil, vm.stateError(op, state, []State{Running})
 	}
-	select {
-	case <-in.guest.up:
-		return in.guest.agent, nil
-	case <-in.process.Done():
-		return nil, vm.fail(op, VMMExited, fmt.Errorf("the guest ended before its agent was up: %w", in.exitError()))
-	case <-ctx.Done():
-		err := fmt.Errorf("the guest's agent did not come up: %w", context.Cause(ctx))
-		if hint := consoleHint(in.console.Tail()); hint != "" {
-			err = fmt.Errorf("%w; last on the console: %s", err, hint)
+	in, err := vm.attach(look.rec, look.jour)
+	if err == nil {
+		err = awaitReady(ctx, look, in)
+	}
+	switch {
+	case err == nil:
+		return agentAt(look.rec.Home), nil
+	case errors.Is(err, errVMMGone), errors.Is(err, os.ErrProcessDone):
+		return nil, vm.fail(op, VMMExited, fmt.Errorf("the guest ended before its agent was up: %w", noteOf(ctx, look.folder, look.jour.Instance).cause()))
+	}
+	err = fmt.Errorf("the guest's agent did not come up: %w", err)
+	if hint := consoleHint(tailOf(look.folder.path(consoleLog), hintBytes)); hint != "" {
+		err = fmt.Errorf("%w; last on the console: %s", err, hint)
+	}
+	return nil, vm.fail(op, GuestUnreachable, err)
+}
+
+// awaitReady waits until the guest is known to be up.
+func awaitReady(ctx context.Context, l look, in *instance) error {
+	ready := filepath.Join(l.folder.runtime, readyName)
+	isReady := func() bool {
+		_, err := os.Lstat(ready)
+		return err == nil
+	}
+	if isReady() {
+		return nil
+	}
+	watch, err := filewatch.New(l.folder.runtime)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errVMMGone // and settled
+	}
+	if err != nil {
+		return err
+	}
+	defer watch.Close()
+	ask := time.NewTicker(pingEvery)
+	defer ask.Stop()
+	for !isReady() {
+		select {
+		case <-watch.Changed():
+		case <-in.process.Done():
+			return errVMMGone
+		case <-ask.C:
+			if held, _ := record.Held(filepath.Join(l.folder.runtime, monitorName)); !held && greet(ctx, l) == nil {
+				return nil
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
-		return nil, vm.fail(op, GuestUnreachable, err)
+	}
+	return nil
+}
+
+// greet asks a guest whether it is up, in the monitor's place.
+func greet(ctx context.Context, l look) error {
+	ctx, cancel := context.WithTimeout(ctx, pingEvery)
+	defer cancel()
+	agent := agentAt(l.rec.Home)
+	if l.rec.Home.Restored == "" {
+		return agent.Ping(ctx)
+	}
+	return sendResume(ctx, agent)
+}
+
+// dialer reaches a guest's ports through its VM's vsock socket.
+func dialer(vsockPath string) guest.DialFunc {
+	return func(ctx context.Context, port uint32) (net.Conn, error) {
+		return firecracker.DialVsock(ctx, vsockPath, port)
 	}
 }
 
@@ -71,9 +141,7 @@ func listenForGuest(vsockPath string, restored bool) (*guestLink, error) {
 		return nil, err
 	}
 	link := &guestLink{listener: listener, up: make(chan struct{}), restored: restored, idle: make(chan struct{})}
-	link.agent = guest.New(func(ctx context.Context, port uint32) (net.Conn, error) {
-		return firecracker.DialVsock(ctx, vsockPath, port)
-	})
+	link.agent = guest.New(dialer(vsockPath))
 	go link.accept()
 	return link, nil
 }
@@ -139,11 +207,20 @@ func (l *guestLink) greet(ended <-chan struct{}) {
 func (l *guestLink) resume(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
+	return sendResume(ctx, l.agent)
+}
+
+func sendResume(ctx context.Context, agent *guest.Agent) error {
 	now := time.Now()
 	request := guest.ResumeRequest{Epoch: uint64(now.UnixNano()), Now: now, Entropy: make([]byte, 64)}
 	rand.Read(request.Entropy) // never fails
-	_, err := l.agent.Resume(ctx, request)
+	_, err := agent.Resume(ctx, request)
 	return err
 }
 
-func (l *guestLink) close() error { return l.listener.Close() }
+func (l *guestLink) close() error {
+	if err := l.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}

@@ -237,7 +237,9 @@ func TestAVMWhoseGuestEndedStartsAgainAtOnce(t *testing.T) {
 		if err := vm.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		<-vm.live.process.Done() // and no longer: what stood around the process may still be there
+		if in, err := vm.attach(vm.look().rec, vm.look().jour); err == nil {
+			<-in.process.Done() // and no longer: what stood around the process may still be there
+		}
 	}
 }
 

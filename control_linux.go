@@ -13,30 +13,46 @@ import (
 
 // Pause stops the guest's vCPUs; from Running.
 func (vm *VM) Pause(ctx context.Context) error {
-	return vm.change(ctx, "pause", []State{Running}, func(in *instance) error {
-		if err := healVsock(ctx, vm.Config().Vsock, in.client); err != nil {
-			return err
-		}
-		if err := in.client.Pause(ctx); err != nil {
-			return err
-		}
-		vm.setState(Paused)
-		return nil
+	return vm.change(ctx, "pause", []State{Running}, func(h *held, in *instance) error {
+		return h.pause(ctx, in)
 	})
+}
+
+func (h *held) pause(ctx context.Context, in *instance) error {
+	err := h.vm.options.hook.take(stepPauseVMM, func() error {
+		if err := healVsock(ctx, h.rec.Home.Seen.Vsock, in.client); err != nil {
+			return err
+		}
+		return in.client.Pause(ctx)
+	})
+	if err != nil {
+		return err
+	}
+	return h.noteState(stepPauseNote, journalPaused)
+}
+
+// noteState notes what the VMM has done. It is done, whether it can be noted or not: the VMM is asked by whoever wants to
+// know for certain.
+func (h *held) noteState(s step, state journalState) error {
+	h.jour.State = state
+	if err := h.vm.options.hook.take(s, h.note); err != nil {
+		return h.vm.fail("note", InvalidState, fmt.Errorf("the VM is %s, and that could not be noted: %w", state, err))
+	}
+	return nil
 }
 
 // Resume lets the guest's vCPUs run on; from Paused.
 func (vm *VM) Resume(ctx context.Context) error {
-	return vm.change(ctx, "resume", []State{Paused}, func(in *instance) error {
-		if err := in.client.Resume(ctx); err != nil {
-			return err
-		}
-		vm.setState(Running)
-		if in.guest != nil && vm.home.restored {
-			in.guest.greet(in.process.Done())
-		}
-		return nil
+	return vm.change(ctx, "resume", []State{Paused}, func(h *held, in *instance) error {
+		return h.resume(ctx, in)
 	})
+}
+
+func (h *held) resume(ctx context.Context, in *instance) error {
+	if err := h.vm.options.hook.take(stepResumeVMM, func() error { return in.client.Resume(ctx) }); err != nil {
+		return err
+	}
+	return h.noteState(stepResumeNote, journalRunning)
 }
 
 // healVsock goes round a fault of Firecracker 1.16.0 and 1.16.1: after a bare pause and resume every vsock connection
@@ -58,12 +74,12 @@ func healVsock(ctx context.Context, vsock *Vsock, client *firecracker.Client) er
 // SetMetadata replaces what the guest can ask of its metadata service (MMDS); data is anything that is a JSON object.
 // Running or Paused.
 func (vm *VM) SetMetadata(ctx context.Context, data any) error {
-	return vm.change(ctx, "set metadata", liveStates(), func(in *instance) error { return in.client.PutMMDS(ctx, data) })
+	return vm.change(ctx, "set metadata", liveStates(), func(_ *held, in *instance) error { return in.client.PutMMDS(ctx, data) })
 }
 
 // Metadata returns the metadata as JSON. Running or Paused.
 func (vm *VM) Metadata(ctx context.Context) (data json.RawMessage, err error) {
-	err = vm.change(ctx, "get metadata", liveStates(), func(in *instance) error {
+	err = vm.change(ctx, "get metadata", liveStates(), func(_ *held, in *instance) error {
 		data, err = in.client.GetMMDS(ctx)
 		return err
 	})
@@ -73,7 +89,7 @@ func (vm *VM) Metadata(ctx context.Context) (data json.RawMessage, err error) {
 // UpdateDrive puts another file behind a drive. The guest keeps the drive's name and learns of a new size; it must not
 // have the drive mounted. The file is used as it is, never staged. Running or Paused.
 func (vm *VM) UpdateDrive(ctx context.Context, driveID, pathOnHost string) error {
-	return vm.change(ctx, "update drive", liveStates(), func(in *instance) error {
+	return vm.change(ctx, "update drive", liveStates(), func(h *held, in *instance) error {
 		if err := drive.CheckSource(pathOnHost, false); err != nil {
 			return vm.fail("update drive", DriveStageFailed, err)
 		}
@@ -84,23 +100,22 @@ func (vm *VM) UpdateDrive(ctx context.Context, driveID, pathOnHost string) error
 		if err := in.client.PatchDrive(ctx, firecracker.DriveUpdate{DriveID: driveID, PathOnHost: path}); err != nil {
 			return err
 		}
-		vm.mu.Lock()
-		defer vm.mu.Unlock()
-		for _, config := range []*Config{&vm.config, &vm.home.seen, &vm.home.onHost} {
+		for _, config := range []*Config{&h.rec.Home.Seen, &h.rec.Home.OnHost} {
 			for i := range config.Drives {
 				if config.Drives[i].DriveID == driveID {
 					config.Drives[i].PathOnHost = path
 				}
 			}
 		}
-		return nil
+		h.vm.take(h.rec)
+		return h.save()
 	})
 }
 
 // UpdateInterface changes an interface's limits; nil leaves one as it is, and a bucket of size 0 lifts it. Running or
 // Paused.
 func (vm *VM) UpdateInterface(ctx context.Context, ifaceID string, rx, tx *RateLimiter) error {
-	return vm.change(ctx, "update interface", liveStates(), func(in *instance) error {
+	return vm.change(ctx, "update interface", liveStates(), func(_ *held, in *instance) error {
 		return in.client.PatchNetworkInterface(ctx, firecracker.NetworkInterfaceUpdate{
 			IfaceID: ifaceID, RxRateLimiter: rateLimiter(rx), TxRateLimiter: rateLimiter(tx),
 		})
@@ -110,7 +125,7 @@ func (vm *VM) UpdateInterface(ctx context.Context, ifaceID string, rx, tx *RateL
 // UpdateBalloon asks the guest for a balloon of amountMiB. It is a wish: the guest's driver follows it or not. Running or
 // Paused.
 func (vm *VM) UpdateBalloon(ctx context.Context, amountMiB int) error {
-	return vm.change(ctx, "update balloon", liveStates(), func(in *instance) error {
+	return vm.change(ctx, "update balloon", liveStates(), func(_ *held, in *instance) error {
 		return in.client.PatchBalloon(ctx, firecracker.BalloonUpdate{AmountMiB: amountMiB})
 	})
 }
@@ -118,7 +133,7 @@ func (vm *VM) UpdateBalloon(ctx context.Context, amountMiB int) error {
 // BalloonStats returns what the guest's balloon driver reported last; the balloon must have been configured with a polling
 // interval. Running or Paused.
 func (vm *VM) BalloonStats(ctx context.Context) (stats firecracker.BalloonStats, err error) {
-	err = vm.change(ctx, "balloon statistics", liveStates(), func(in *instance) error {
+	err = vm.change(ctx, "balloon statistics", liveStates(), func(_ *held, in *instance) error {
 		stats, err = in.client.GetBalloonStats(ctx)
 		return err
 	})
@@ -127,31 +142,31 @@ func (vm *VM) BalloonStats(ctx context.Context) (stats firecracker.BalloonStats,
 
 // FlushMetrics has the VMM write its metrics now. Running or Paused.
 func (vm *VM) FlushMetrics(ctx context.Context) error {
-	return vm.change(ctx, "flush metrics", liveStates(), func(in *instance) error { return in.client.FlushMetrics(ctx) })
+	return vm.change(ctx, "flush metrics", liveStates(), func(_ *held, in *instance) error { return in.client.FlushMetrics(ctx) })
 }
 
 // Info asks the VMM about itself and its VM. Without a VMM it is NoClient.
 func (vm *VM) Info(ctx context.Context) (firecracker.InstanceInfo, error) {
-	client, err := vm.Client()
+	in, f, err := vm.running("info")
 	if err != nil {
 		return firecracker.InstanceInfo{}, err
 	}
-	info, err := client.Info(ctx)
+	info, err := in.client.Info(ctx)
 	if err != nil {
-		return info, vm.clientError(ctx, "info", err)
+		return info, vm.vmmError(ctx, "info", in, f, err)
 	}
 	return info, nil
 }
 
 // Version returns the VMM's version. Without a VMM it is NoClient.
 func (vm *VM) Version(ctx context.Context) (firecracker.Version, error) {
-	client, err := vm.Client()
+	in, f, err := vm.running("version")
 	if err != nil {
 		return firecracker.Version{}, err
 	}
-	version, err := client.GetVersion(ctx)
+	version, err := in.client.GetVersion(ctx)
 	if err != nil {
-		return version, vm.clientError(ctx, "version", err)
+		return version, vm.vmmError(ctx, "version", in, f, err)
 	}
 	return version, nil
 }
@@ -159,59 +174,75 @@ func (vm *VM) Version(ctx context.Context) (firecracker.Version, error) {
 // Client returns the API client of the VM's VMM, for what this package has no call for. What is changed through it is not
 // known here. Without a VMM it is NoClient.
 func (vm *VM) Client() (*firecracker.Client, error) {
+	in, _, err := vm.running("client")
+	if err != nil {
+		return nil, err
+	}
+	return in.client, nil
+}
+
+// running returns the VM's VMM without the VM's lock. Without a VMM it is NoClient.
+func (vm *VM) running(op string) (*instance, folder, error) {
 	vm.mu.Lock()
-	defer vm.mu.Unlock()
-	if vm.live == nil {
-		return nil, &Error{Code: NoClient, Op: "client", VM: vm.id, Err: errors.New("the VM has no VMM process; start it first")}
+	published := vm.published
+	vm.mu.Unlock()
+	look := vm.look()
+	if !published || !look.active || look.jour.VMM.PID == 0 {
+		return nil, folder{}, &Error{Code: NoClient, Op: op, VM: vm.id, Err: errors.New("the VM has no VMM process; start it first")}
 	}
-	select {
-	case <-vm.live.process.Done():
-		return nil, &Error{Code: NoClient, Op: "client", VM: vm.id, Err: vm.live.exitError()}
-	default:
-		return vm.live.client, nil
+	if !look.alive {
+		return nil, folder{}, &Error{Code: NoClient, Op: op, VM: vm.id, Err: noteOf(context.Background(), look.folder, look.jour.Instance).cause()}
 	}
+	in, err := vm.attach(look.rec, look.jour)
+	if err != nil {
+		return nil, folder{}, vm.fail(op, NoClient, err)
+	}
+	if in.client.Version().IsZero() {
+		ctx, cancel := context.WithTimeout(context.Background(), vmmAnswer)
+		defer cancel()
+		_, _ = in.client.GetVersion(ctx) // it is only needed to refuse what the VMM does not know
+	}
+	return in, look.folder, nil
 }
 
 // PID returns the process id of the VM's VMM, or 0 when there is none.
 func (vm *VM) PID() int {
-	vm.mu.Lock()
-	defer vm.mu.Unlock()
-	if vm.live == nil {
-		return 0
+	if look := vm.look(); look.alive {
+		return look.jour.VMM.PID
 	}
-	select {
-	case <-vm.live.process.Done():
-		return 0
-	default:
-		return vm.live.process.PID()
-	}
+	return 0
 }
 
-// change calls f with the VM's instance when the VM is in one of the wanted states, while no other operation changes the
-// VM, and gives its error a code.
-func (vm *VM) change(ctx context.Context, op string, wanted []State, f func(*instance) error) error {
-	if err := vm.acquire(ctx, op); err != nil {
-		return err
+// change calls f with the VM's VMM when the VM is in one of the wanted states, while no other operation changes the VM,
+// and gives its error a code.
+func (vm *VM) change(ctx context.Context, op string, wanted []State, f func(*held, *instance) error) error {
+	vm.mu.Lock()
+	published := vm.published
+	vm.mu.Unlock()
+	if !published {
+		return vm.stateError(op, vm.State(), wanted)
 	}
-	defer vm.release()
-	in, err := vm.require(op, wanted...)
+	h, err := vm.acquire(ctx, op)
 	if err != nil {
 		return err
 	}
-	if err := f(in); err != nil {
-		return vm.vmmError(ctx, op, in, err)
+	defer h.release()
+	if err := h.require(ctx, op, wanted...); err != nil {
+		return err
+	}
+	in, err := h.instance()
+	if err != nil {
+		return vm.fail(op, VMMExited, errors.Join(err, h.exitNote(ctx).cause()))
+	}
+	if in.client.Version().IsZero() {
+		if _, err := in.client.GetVersion(ctx); err != nil {
+			return h.vmmError(ctx, op, in, err)
+		}
+	}
+	if err := f(h, in); err != nil {
+		return h.vmmError(ctx, op, in, err)
 	}
 	return nil
-}
-
-func (vm *VM) clientError(ctx context.Context, op string, err error) error {
-	vm.mu.Lock()
-	in := vm.live
-	vm.mu.Unlock()
-	if in == nil {
-		return vm.fail(op, NoClient, fmt.Errorf("the VM ended meanwhile: %w", err))
-	}
-	return vm.vmmError(ctx, op, in, err)
 }
 
 func liveStates() []State { return []State{Running, Paused} }

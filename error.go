@@ -25,6 +25,7 @@ const (
 	SocketRequestFailed    Code = "SOCKET_REQUEST_FAILED"     // a request did not get through, or its reply did not come back whole
 	VMExists               Code = "VM_EXISTS"                 // another VM has this id
 	VMNotFound             Code = "VM_NOT_FOUND"              // no VM has this id
+	VMLocked               Code = "VM_LOCKED"                 // another call on this VM, perhaps of another process, did not end in time; names it
 	BaseImageResolveFailed Code = "BASE_IMAGE_RESOLVE_FAILED" // no such image
 	BaseImagePrepareFailed Code = "BASE_IMAGE_PREPARE_FAILED" // an image could not be made, or is damaged
 	InsecurePath           Code = "INSECURE_PATH"             // a folder has the wrong owner or mode, or is a link

@@ -1,15 +1,13 @@
 package smartvm
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
-
-	"smartvm/internal/undo"
 )
 
 // Names inside a VM's folder, <DataDir>/vms/<key>. The folder is the VMM's working folder, and the VMM is only ever
@@ -23,6 +21,9 @@ const (
 	apiSocket   = runLink + "/firecracker.sock"
 	vsockSocket = runLink + "/v.sock"
 	consoleFIFO = runLink + "/console"
+	vmmFIFO     = runLink + "/vmm" // the VMM's own log
+	vmmLog      = "vmm.log"
+	agentLog    = "agent.log"
 )
 
 // folder is where one VM lives on the host.
@@ -39,25 +40,6 @@ func (o Options) folderOf(key string) folder {
 // path returns where on the host a name inside the VM's folder is.
 func (f folder) path(name string) string { return filepath.Join(f.data, name) }
 
-// create makes both folders, anew: a folder that is there already belongs to somebody, and is refused.
-func (f folder) create(o Options, steps *undo.Stack) error {
-	for _, dir := range []string{o.DataDir, filepath.Dir(f.data), o.RuntimeDir} {
-		if err := secureDir(dir); err != nil {
-			return err
-		}
-	}
-	for _, dir := range []string{f.runtime, f.data} {
-		if err := os.Mkdir(dir, 0o700); err != nil {
-			if errors.Is(err, fs.ErrExist) {
-				return &Error{Code: InvalidState, Err: fmt.Errorf("%s exists: another process runs a VM of this id, or one died and left it behind; choose another id, or remove the folder when no VM uses it", dir)}
-			}
-			return err
-		}
-		steps.Add("remove "+dir, func(context.Context) error { return os.RemoveAll(dir) })
-	}
-	return os.Symlink(f.runtime, f.path(runLink))
-}
-
 func (f folder) mkdir(name string) error {
 	if f.dry {
 		return nil
@@ -65,8 +47,75 @@ func (f folder) mkdir(name string) error {
 	return os.Mkdir(f.path(name), 0o700)
 }
 
-// remove takes both folders away.
-func (f folder) remove() error { return errors.Join(os.RemoveAll(f.data), os.RemoveAll(f.runtime)) }
+// clearHome removes what a start staged or left half staged in the VM's folders; what tells of the VM stays.
+func (f folder) clearHome() error {
+	entries, err := os.ReadDir(f.data)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, entry := range entries {
+		if !lasts(entry.Name()) {
+			errs = append(errs, os.RemoveAll(f.path(entry.Name())))
+		}
+	}
+	errs = append(errs, removeTree(filepath.Join(f.runtime, drivesDir)))
+	// With anything left in it, it is a running VM's.
+	if err := os.Remove(f.runtime); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, syscall.ENOTDIR) {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// removeTree is os.RemoveAll where a folder on the way may be no folder: then there is nothing below it.
+func removeTree(path string) error {
+	if err := os.RemoveAll(path); !errors.Is(err, syscall.ENOTDIR) {
+		return err
+	}
+	return nil
+}
+
+// lasts tells which names in a VM's folder belong to the VM itself, not to its home.
+func lasts(name string) bool {
+	switch name {
+	case lockName, recordName, exitName, runLink:
+		return true
+	}
+	for _, log := range []string{consoleLog, vmmLog, agentLog} {
+		if strings.HasPrefix(name, log) {
+			return true
+		}
+	}
+	return false
+}
+
+// clearRuntime removes what dies with a VM's run. Drives in memory stay, as long as the VM's home does.
+func (f folder) clearRuntime() error {
+	entries, err := os.ReadDir(f.runtime)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, entry := range entries {
+		// The journal goes last: while it is there, everybody knows that something is left to do.
+		if entry.Name() != drivesDir && entry.Name() != journalName {
+			errs = append(errs, os.RemoveAll(filepath.Join(f.runtime, entry.Name())))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(f.runtime, journalName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Remove(f.runtime); err != nil && !errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
 
 // link puts target at name in the VM's folder, whatever target is relative to.
 func (f folder) link(target, name string) error {
@@ -123,4 +172,12 @@ func nearestFolder(dir string) (string, error) {
 		}
 		dir = filepath.Dir(dir)
 	}
+}
+
+// allocated is how much of the disk a file takes, in bytes (stat(2): st_blocks counts 512 bytes each).
+func allocated(info fs.FileInfo) int64 {
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		return stat.Blocks * 512
+	}
+	return info.Size()
 }

@@ -3,27 +3,26 @@ package smartvm
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"smartvm/drive"
 	"smartvm/guest"
-	"smartvm/internal/undo"
 )
 
 // overlayDriveID is the id of the drive that we add for the writable layer over a root drive.
 const overlayDriveID = "smartvm_overlay"
 
-// home is what a VM keeps from its first start to its clean-up: its folder and its drives. It is what a stopped VM starts
-// again with.
+// home is what a VM keeps from its first start to its clean-up: what lies staged in its folder. It is what a stopped VM
+// starts again with.
 type home struct {
 	folder folder
-	steps  undo.Stack // takes all of it away
 
 	seen   Config // as the VMM sees it: paths relative to the folder
 	onHost Config // the same, with paths of the host
 	drives []StagedDrive
 
-	restored bool // from a snapshot: there is no kernel in it to boot again
+	restored string // the snapshot that it was made of: there is no kernel in it to boot again
 }
 
 // Blank is the method of a drive that was made empty; the others are package drive's.
@@ -38,18 +37,13 @@ type StagedDrive struct {
 	Written int64  // bytes that were written for it
 }
 
-// makeHome makes the VM's folder and stages its drives; an error leaves nothing behind.
-func (vm *VM) makeHome(ctx context.Context) (_ *home, err error) {
-	h := &home{folder: vm.options.folderOf(vm.key), seen: *vm.given.clone(), onHost: *vm.given.clone()}
-	defer func() {
-		if err != nil {
-			vm.logUndo(h.steps.Unwind(ctx))
-		}
-	}()
-	if err := h.folder.create(vm.options, &h.steps); err != nil {
-		return nil, vm.fail("start", InvalidConfig, err)
-	}
-	return h, vm.furnish(ctx, "start", h, drive.Stage)
+// loadHome returns the home that the record tells of.
+func loadHome(f folder, r *homeRecord) *home {
+	return &home{folder: f, seen: *r.Seen.clone(), onHost: *r.OnHost.clone(), drives: r.Drives, restored: r.Restored}
+}
+
+func (h *home) record() *homeRecord {
+	return &homeRecord{Seen: h.seen, OnHost: h.onHost, Drives: h.drives, Restored: h.restored}
 }
 
 // stageFunc is drive.Stage, or what tells beforehand how that will come out.
@@ -268,5 +262,19 @@ func absolute(path *string) error {
 		return err
 	}
 	*path = abs
+	return nil
+}
+
+// missing tells which of the staged drives is not there any more.
+func (h *home) missing() error {
+	for i := range h.onHost.Drives {
+		d := &h.onHost.Drives[i]
+		if d.Socket != "" {
+			continue
+		}
+		if _, err := os.Stat(h.folder.path(h.seen.Drives[i].PathOnHost)); err != nil && !filepath.IsAbs(h.seen.Drives[i].PathOnHost) {
+			return fmt.Errorf("drive %s is not where it was left: %w; clean the VM up to start it with new drives", d.DriveID, err)
+		}
+	}
 	return nil
 }

@@ -5,18 +5,23 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 )
 
-// Manager makes VMs and keeps the list of those that it made. It is safe for concurrent use. Making one touches neither
-// the disk nor the network.
+// Manager makes VMs, and finds those that other processes made below the same data folder. It is safe for concurrent use.
+// Making one touches neither the disk nor the network.
 type Manager struct {
 	options Options
 	builds  builds
 
 	mu  sync.Mutex
-	vms map[string]*VM // by id
+	vms map[string]*VM // by id: those that this manager made
 }
 
 // NewManager checks the options (InvalidConfig lists every fault) and copies them.
@@ -32,39 +37,116 @@ func NewManager(options Options) (*Manager, error) {
 func (m *Manager) Options() Options {
 	options := m.options
 	options.AllowVersions, options.VMMArgs = slices.Clone(options.AllowVersions), slices.Clone(options.VMMArgs)
+	options.Supervisor, options.Settle = slices.Clone(options.Supervisor), slices.Clone(options.Settle)
 	return options
 }
 
 // CreateVM registers a VM in state Created; nothing is started and no file is touched. The configuration is copied. An
-// empty id becomes a UUID (version 4). VMExists when the id is taken in this manager; a configuration is validated when
-// the VM starts.
-func (m *Manager) CreateVM(_ context.Context, config Config) (*VM, error) {
+// empty id becomes a UUID (version 4). VMExists when the id is taken in this manager; that another process has it shows
+// when the VM is started or saved. A configuration is validated when the VM starts. Close removes the VM.
+func (m *Manager) CreateVM(ctx context.Context, config Config) (*VM, error) {
+	return m.Create(ctx, config, CreateOptions{})
+}
+
+// Create is CreateVM for a VM that lives otherwise than its manager: see CreateOptions, which is checked when the VM is
+// started or saved.
+func (m *Manager) Create(_ context.Context, config Config, options CreateOptions) (*VM, error) {
 	config = *config.clone()
 	if config.ID == "" {
 		config.ID = newID()
 	}
+	options.Command = options.Command.clone()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if _, taken := m.vms[config.ID]; taken {
 		return nil, &Error{Code: VMExists, Op: "create", VM: config.ID, Err: errors.New("this manager has a VM of this id already; remove it first, or choose another id")}
 	}
-	vm := newVM(m.options, &m.builds, config)
+	vm := newVM(m, config, options)
 	m.vms[config.ID] = vm
 	return vm, nil
 }
 
-// VM returns the VM with this id, or VMNotFound.
+// VM returns the VM with this id, whoever made it, or VMNotFound. One that another process made is adopted: all calls work
+// on it, and Close leaves it alone.
 func (m *Manager) VM(id string) (*VM, error) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	vm, ok := m.vms[id]
-	if !ok {
-		return nil, &Error{Code: VMNotFound, Op: "find", VM: id, Err: errors.New("this manager has no VM of this id")}
+	m.mu.Unlock()
+	if ok {
+		return vm, nil
+	}
+	vm, err := m.byKey(keyOf(id))
+	if err == nil && vm.id != id {
+		err = errors.New("there is no VM of this id")
+	}
+	if err != nil {
+		return nil, &Error{Code: VMNotFound, Op: "find", VM: id, Err: err}
 	}
 	return vm, nil
 }
 
-// IDs lists the VMs' ids, sorted.
+// byKey adopts a VM by its key.
+func (m *Manager) byKey(key string) (*VM, error) {
+	f := m.options.folderOf(key)
+	_, rec, err := readRecord(f)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if _, err := os.Lstat(f.data); err != nil {
+			return nil, errors.New("there is no VM of this id")
+		}
+		fallthrough
+	case err != nil:
+		// It is there and can be removed, and every other call will say what is wrong.
+		vm := newVM(m, Config{ID: key}, CreateOptions{})
+		vm.key, vm.published = key, true
+		return vm, nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if vm, ok := m.vms[rec.ID]; ok {
+		return vm, nil
+	}
+	return adopt(m, rec), nil
+}
+
+// Find returns the VM that a person means: by its name, its id, its key, or the beginning of its id where no other VM's
+// begins so. VMNotFound lists the candidates of a beginning that is not enough.
+func (m *Manager) Find(ref string) (*VM, error) {
+	missing := func(format string, args ...any) error {
+		return &Error{Code: VMNotFound, Op: "find", VM: ref, Err: fmt.Errorf(format, args...)}
+	}
+	if ref == "" {
+		return nil, missing("the VM's name is empty")
+	}
+	if key, ok := m.nameOwner(ref); ok {
+		return m.byKey(key)
+	}
+	if vm, err := m.VM(ref); err == nil {
+		return vm, nil
+	}
+	keys, err := m.keys()
+	if err != nil {
+		return nil, missing("%w", err)
+	}
+	var found []string
+	for _, key := range keys {
+		if key == ref {
+			return m.byKey(key)
+		}
+		if strings.HasPrefix(key, ref) {
+			found = append(found, key)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return m.byKey(found[0])
+	case 0:
+		return nil, missing("there is no VM of this name or id; `smartvm ps -a` lists those there are")
+	}
+	return nil, missing("%d VMs begin so: %s", len(found), strings.Join(found, ", "))
+}
+
+// IDs lists the ids of the VMs that this manager made, sorted. List tells of all VMs there are.
 func (m *Manager) IDs() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -76,24 +158,21 @@ func (m *Manager) IDs() []string {
 	return ids
 }
 
-// Count returns how many VMs the manager has.
+// Count returns how many VMs this manager made and has not removed.
 func (m *Manager) Count() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return len(m.vms)
 }
 
-// Remove cleans a VM up and takes it off the list. A live one is refused (InvalidState) unless force is set, which stops
-// it first. The VM stays on the list when its clean-up failed, so that it can be tried again.
+// Remove takes a VM away, as VM.Remove does, and off the list. It stays on the list when that failed, so that it can be
+// tried again.
 func (m *Manager) Remove(ctx context.Context, id string, force bool) error {
 	vm, err := m.VM(id)
 	if err != nil {
 		return err
 	}
-	if state := vm.State(); state.Live() && !force {
-		return &Error{Code: InvalidState, Op: "remove", VM: id, Err: fmt.Errorf("the VM is %s; stop it first, or force", state)}
-	}
-	if err := vm.CleanUp(ctx); err != nil {
+	if err := vm.Remove(ctx, force); err != nil {
 		return err
 	}
 	m.mu.Lock()
@@ -104,8 +183,8 @@ func (m *Manager) Remove(ctx context.Context, id string, force bool) error {
 	return nil
 }
 
-// StopAll stops every running or paused VM, all at once. One failure keeps no other VM from being stopped; the failures
-// come back joined.
+// StopAll stops every running or paused VM that this manager made, all at once. One failure keeps no other VM from being
+// stopped; the failures come back joined.
 func (m *Manager) StopAll(ctx context.Context) error {
 	return m.each(func(vm *VM) error {
 		if !vm.State().Live() {
@@ -115,10 +194,21 @@ func (m *Manager) StopAll(ctx context.Context) error {
 	})
 }
 
-// Close stops and cleans up every VM and empties the list. A VM whose clean-up failed stays on it. The manager can be
-// used again afterwards.
+// Close removes every VM that this manager made, stopping it in order first, but for those that are detached, and empties
+// the list. A VM whose removal failed stays on it. The manager can be used again afterwards.
 func (m *Manager) Close(ctx context.Context) error {
-	return m.each(func(vm *VM) error { return m.Remove(ctx, vm.ID(), true) })
+	return m.each(func(vm *VM) error {
+		if vm.create.Detached {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			delete(m.vms, vm.id)
+			return nil
+		}
+		if err := vm.CleanUp(ctx); err != nil {
+			return err
+		}
+		return m.Remove(ctx, vm.id, true)
+	})
 }
 
 // each calls f for every VM in parallel and joins what went wrong.
@@ -137,6 +227,17 @@ func (m *Manager) each(f func(*VM) error) error {
 	wait.Wait()
 	return errors.Join(failures...)
 }
+
+// writer is how this program signs the records that it writes.
+func (m *Manager) writer() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Path + " " + info.Main.Version
+	}
+	return "smartvm"
+}
+
+// snapshotsDir is where snapshots are that have a name.
+func (m *Manager) snapshotsDir() string { return filepath.Join(m.options.DataDir, "snapshots") }
 
 // newID returns a random UUID, version 4 (RFC 9562, section 5.4).
 func newID() string {

@@ -53,13 +53,31 @@ type Options struct {
 	// Arch is x86_64 or aarch64. Default: the host's.
 	Arch string
 
+	// Supervisor is the command line of a program that supervises a VM's VMM in a process of its own: `smartvm supervise`,
+	// by its path. Then a VM can outlive this process. Default: none; the VMM's console and end are taken care of in this
+	// process, and are nobody's when it dies.
+	Supervisor []string
+
+	// Settle is the command line of a program that puts a VM in order whose VMM has ended; the VM's key is its last
+	// argument, and DataDir and RuntimeDir reach it in SMARTVM_DATA_DIR and SMARTVM_RUNTIME_DIR: `smartvm settle`, by its
+	// path. The supervisor runs it. Default: none; the next command on the VM does it.
+	Settle []string
+
+	// SnapshotQuota and DriveQuota bound the bytes on the disk that all snapshots below DataDir, and all VMs' staged
+	// drives, may use. A start or a snapshot that would exceed it is refused before anything is written, and a warning goes
+	// to Logger from 80 % on. Default: no bound but the disk.
+	SnapshotQuota, DriveQuota int64
+
 	// Logger gets what happens. Default: silence.
 	Logger *slog.Logger
+
+	hook stepHook // nil but in tests
 }
 
 // withDefaults returns a copy of o with every default filled in, or all that is wrong with it.
 func (o Options) withDefaults() (Options, error) {
 	o.AllowVersions, o.VMMArgs = slices.Clone(o.AllowVersions), slices.Clone(o.VMMArgs)
+	o.Supervisor, o.Settle = slices.Clone(o.Supervisor), slices.Clone(o.Settle)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -69,6 +87,9 @@ func (o Options) withDefaults() (Options, error) {
 		o.ShutdownTimeout = defaultShutdownTimeout
 	case o.ShutdownTimeout < 0:
 		faults = append(faults, fmt.Errorf("the shutdown time-out %v is negative", o.ShutdownTimeout))
+	}
+	if o.SnapshotQuota < 0 || o.DriveQuota < 0 {
+		faults = append(faults, errors.New("a quota is negative"))
 	}
 	if o.Arch == "" {
 		o.Arch = cpuarch.Host()

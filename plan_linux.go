@@ -36,7 +36,7 @@ func (vm *VM) Plan(ctx context.Context) (Plan, error) {
 		return Plan{}, err
 	}
 	return Plan{
-		VMM:    append([]string{binary, "--api-sock", apiSocket, "--id", vm.key}, vm.options.VMMArgs...),
+		VMM:    append(append([]string{binary, "--api-sock", apiSocket, "--id", vm.key}, vm.options.logArgs(&h.seen)...), vm.options.VMMArgs...),
 		Folder: h.folder.data, RuntimeDir: h.folder.runtime, Drives: h.drives, Config: vmmConfig(&h.seen), Serial: vmmSerial(h.seen.Serial), Notes: notes,
 	}, nil
 }

@@ -36,16 +36,13 @@ type RestoreOptions struct {
 // another CPU, a drive that is gone or has changed.
 func (vm *VM) Restore(ctx context.Context, dir string, options RestoreOptions) error {
 	const op = "restore"
-	if err := vm.acquire(ctx, op); err != nil {
-		return err
-	}
-	defer vm.release()
-	if _, err := vm.require(op, Created); err != nil {
-		return err
-	}
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return vm.fail(op, InvalidConfig, err)
+	}
+	defer vm.markStarting()()
+	if state := vm.State(); state != Created && state != Configuring {
+		return vm.stateError(op, state, []State{Created})
 	}
 	snapshot, err := OpenSnapshot(dir)
 	if err != nil {
@@ -58,17 +55,37 @@ func (vm *VM) Restore(ctx context.Context, dir string, options RestoreOptions) e
 	if err := snapshot.fits(ctx, dir, vm, binary); err != nil {
 		return vm.fail(op, SnapshotIncompatible, err)
 	}
-	state := Running
-	if options.Paused {
-		state = Paused
+	h, err := vm.acquire(ctx, op)
+	if err != nil {
+		return err
 	}
-	newHome := func(ctx context.Context) (*home, error) { return vm.restoreHome(ctx, snapshot, dir) }
-	return vm.bringUp(ctx, op, binary, newHome, func(in *instance, h *home) error {
-		return vm.load(ctx, in, h, snapshot, options)
-	}, state)
+	defer h.release()
+	if err := h.require(ctx, op, Created); err != nil {
+		return err
+	}
+	h.rec.Config = *snapshot.given(vm.id)
+	then := journalRunning
+	if options.Paused {
+		then = journalPaused
+	}
+	return h.bringUp(ctx, op, bringing{
+		binary: binary, then: then,
+		stage: func(ctx context.Context, home *home) error { return vm.restoreHome(ctx, home, snapshot, dir) },
+		configure: func(ctx context.Context, in *instance, home *home) error {
+			return vm.load(ctx, in, home, snapshot, options)
+		},
+		stageStep: stepRestoreStage, tellStep: stepRestoreLoad,
+	})
 }
 
-// load sends the one request that a restore is, and greets the guest.
+// given is the configuration for the record of a VM that was restored: what there is to say about it.
+func (s *Snapshot) given(id string) *Config {
+	c := s.Config.clone()
+	c.ID = id
+	return c
+}
+
+// load sends the one request that a restore is. The monitor greets the guest.
 func (vm *VM) load(ctx context.Context, in *instance, h *home, snapshot *Snapshot, options RestoreOptions) error {
 	if err := sendObservers(ctx, in.client, &h.seen, vmmConfig(&h.seen)); err != nil {
 		return err
@@ -89,9 +106,6 @@ func (vm *VM) load(ctx context.Context, in *instance, h *home, snapshot *Snapsho
 	// The files are open or mapped now; the name is free for the VM's own snapshots.
 	if err := os.Remove(h.folder.path(snapshotLink)); err != nil {
 		return vm.fail("restore", InvalidState, err)
-	}
-	if in.guest != nil && !options.Paused {
-		in.guest.greet(in.process.Done())
 	}
 	return nil
 }
@@ -147,31 +161,22 @@ func (d SnapshotDrive) unchanged(dir string) error {
 	return nil
 }
 
-// restoreHome makes a VM's folder in which the snapshot finds everything under the names that it knows.
-func (vm *VM) restoreHome(ctx context.Context, s *Snapshot, dir string) (_ *home, err error) {
-	h := &home{folder: vm.options.folderOf(vm.key), seen: *s.Config.clone(), restored: true}
-	h.seen.ID = vm.id
-	defer func() {
-		if err != nil {
-			vm.logUndo(h.steps.Unwind(ctx))
-		}
-	}()
-	if err := h.folder.create(vm.options, &h.steps); err != nil {
-		return nil, vm.fail("restore", InvalidConfig, err)
-	}
+// restoreHome makes a home in which the snapshot finds everything under the names that it knows.
+func (vm *VM) restoreHome(ctx context.Context, h *home, s *Snapshot, dir string) error {
+	h.seen, h.restored = *s.given(vm.id), dir
 	if err := h.folder.link(dir, snapshotLink); err != nil {
-		return nil, vm.fail("restore", InvalidState, err)
+		return vm.fail("restore", InvalidState, err)
 	}
 	h.onHost = *h.seen.clone()
 	for _, d := range s.Drives {
 		if err := h.restoreDrive(ctx, d, dir); err != nil {
-			return nil, vm.fail("restore", DriveStageFailed, fmt.Errorf("drive %s: %w", d.DriveID, err))
+			return vm.fail("restore", DriveStageFailed, fmt.Errorf("drive %s: %w", d.DriveID, err))
 		}
 	}
 	if v := h.onHost.Vsock; v != nil && !filepath.IsAbs(v.UDSPath) {
 		v.UDSPath = h.folder.path(v.UDSPath)
 	}
-	return h, nil
+	return nil
 }
 
 func (h *home) restoreDrive(ctx context.Context, d SnapshotDrive, dir string) error {

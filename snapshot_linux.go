@@ -13,6 +13,7 @@ import (
 	"smartvm/drive"
 	"smartvm/firecracker"
 	"smartvm/internal/atomicfile"
+	"smartvm/record"
 )
 
 // Names inside a snapshot's folder.
@@ -69,15 +70,19 @@ type SnapshotOptions struct {
 // left of it then. Space is checked before anything is written.
 func (vm *VM) Snapshot(ctx context.Context, dir string, options SnapshotOptions) (*Snapshot, error) {
 	var snapshot *Snapshot
-	err := vm.change(ctx, "snapshot", []State{Paused}, func(in *instance) error {
+	err := vm.change(ctx, "snapshot", []State{Paused}, func(h *held, in *instance) error {
 		var err error
-		snapshot, err = vm.writeSnapshot(ctx, in, dir, options)
+		snapshot, err = h.writeSnapshot(ctx, in, dir, options)
 		return err
 	})
 	return snapshot, err
 }
 
-func (vm *VM) writeSnapshot(ctx context.Context, in *instance, dir string, options SnapshotOptions) (_ *Snapshot, err error) {
+// partialMark is in the name of a snapshot's folder that is not finished.
+const partialMark = ".partial-"
+
+func (held *held) writeSnapshot(ctx context.Context, in *instance, dir string, options SnapshotOptions) (_ *Snapshot, err error) {
+	vm, hook := held.vm, held.vm.options.hook
 	failed := func(err error) error { return vm.fail("snapshot", SnapshotFailed, err) }
 	dir, err = filepath.Abs(dir)
 	if err != nil {
@@ -86,25 +91,24 @@ func (vm *VM) writeSnapshot(ctx context.Context, in *instance, dir string, optio
 	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
 		return nil, failed(fmt.Errorf("%s is there already; choose another folder, or remove it", dir))
 	}
-	vm.mu.Lock()
-	seen, h := *vm.home.seen.clone(), vm.home
-	vm.mu.Unlock()
-	if err := snapshotSpace(h, filepath.Dir(dir), int64(seen.MachineConfig.MemSizeMiB)<<20); err != nil {
+	h := loadHome(held.folder, held.rec.Home)
+	if err := vm.snapshotSpace(h, filepath.Dir(dir), int64(h.seen.MachineConfig.MemSizeMiB)<<20); err != nil {
 		return nil, failed(err)
 	}
-	aside, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".partial-")
+	aside, lock, err := makeAside(hook, dir)
 	if err != nil {
 		return nil, failed(err)
 	}
+	defer lock.Release()
 	defer os.RemoveAll(aside) // renamed on success
-	if err := vm.saveInto(ctx, in, h, aside, options); err != nil {
+	if err := hook.take(stepSnapshotState, func() error { return held.saveInto(ctx, in, h, aside, options) }); err != nil {
 		return nil, err
 	}
-	snapshot, err := vm.describeSnapshot(ctx, in, &seen)
+	snapshot, err := held.describeSnapshot(ctx, in, &h.seen)
 	if err != nil {
 		return nil, err
 	}
-	if err := snapshot.addDrives(ctx, h, aside); err != nil {
+	if err := hook.take(stepSnapshotDrives, func() error { return snapshot.addDrives(ctx, h, aside) }); err != nil {
 		return nil, failed(err)
 	}
 	text, err := json.MarshalIndent(snapshot, "", "  ")
@@ -114,15 +118,36 @@ func (vm *VM) writeSnapshot(ctx context.Context, in *instance, dir string, optio
 	if err := atomicfile.Write(filepath.Join(aside, snapshotManifest), append(text, '\n'), 0o600); err != nil {
 		return nil, failed(err)
 	}
-	if err := publish(aside, dir); err != nil {
+	if err := hook.take(stepSnapshotPublish, func() error { return publish(aside, dir) }); err != nil {
 		return nil, failed(err)
 	}
 	return snapshot, nil
 }
 
+// makeAside makes the folder in which a snapshot grows. As long as somebody works on it, its lock is held.
+func makeAside(hook stepHook, dir string) (aside string, lock *record.Lock, err error) {
+	err = hook.take(stepSnapshotAside, func() (err error) {
+		if aside, err = os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+partialMark); err != nil {
+			return err
+		}
+		lock, err = record.Create(filepath.Join(aside, lockName), "snapshot")
+		return err
+	})
+	if err != nil && aside != "" {
+		if lock != nil {
+			lock.Release()
+		}
+		err = errors.Join(err, os.RemoveAll(aside))
+	}
+	return aside, lock, err
+}
+
 // publish gives a folder its name when all that is in it is on the disk: after a power cut there is no folder of that name,
 // or a whole one. Firecracker has synced its files already; the emulator and the copies of drives have not.
 func publish(aside, dir string) error {
+	if err := os.Remove(filepath.Join(aside, lockName)); err != nil {
+		return err
+	}
 	entries, err := os.ReadDir(aside)
 	if err != nil {
 		return err
@@ -149,7 +174,8 @@ func publish(aside, dir string) error {
 }
 
 // saveInto has the VMM write state and memory into the folder.
-func (vm *VM) saveInto(ctx context.Context, in *instance, h *home, aside string, options SnapshotOptions) error {
+func (held *held) saveInto(ctx context.Context, in *instance, h *home, aside string, options SnapshotOptions) error {
+	vm := held.vm
 	request := firecracker.SnapshotCreate{
 		SnapshotPath: filepath.Join(snapshotLink, snapshotState), MemFilePath: filepath.Join(snapshotLink, snapshotMemory),
 	}
@@ -164,16 +190,17 @@ func (vm *VM) saveInto(ctx context.Context, in *instance, h *home, aside string,
 	}
 	defer os.Remove(h.folder.path(snapshotLink))
 	if err := in.client.CreateSnapshot(ctx, request); err != nil {
-		return vm.vmmError(ctx, "snapshot", in, err)
+		return held.vmmError(ctx, "snapshot", in, err)
 	}
 	return nil
 }
 
 // describeSnapshot asks what a later restore must compare.
-func (vm *VM) describeSnapshot(ctx context.Context, in *instance, seen *Config) (*Snapshot, error) {
+func (held *held) describeSnapshot(ctx context.Context, in *instance, seen *Config) (*Snapshot, error) {
+	vm := held.vm
 	info, err := in.client.Info(ctx)
 	if err != nil {
-		return nil, vm.vmmError(ctx, "snapshot", in, err)
+		return nil, held.vmmError(ctx, "snapshot", in, err)
 	}
 	build, err := vm.builds.of(ctx, in.binary)
 	if err != nil {
@@ -222,7 +249,7 @@ func (s *Snapshot) addDrives(ctx context.Context, h *home, dir string) error {
 }
 
 // snapshotSpace checks that memory, state and writable drives find room; what a reflink would save is not counted on.
-func snapshotSpace(h *home, parent string, memory int64) error {
+func (vm *VM) snapshotSpace(h *home, parent string, memory int64) error {
 	need := memory + stateReserve
 	for i := range h.seen.Drives {
 		d := &h.seen.Drives[i]

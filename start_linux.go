@@ -4,44 +4,86 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"time"
 
+	"smartvm/drive"
 	"smartvm/firecracker"
+	"smartvm/record"
 )
 
 // Start boots the VM and returns when its vCPUs run, which says nothing about the guest yet (see [VM.Agent]). It starts
-// from Created, from Stopped (with the drives as they were left, unless CleanUp took them) and from Failed after a
-// clean-up.
+// from Created, and from Stopped and Failed with the drives as they were left, unless CleanUp took them.
 //
 // A configuration that is refused (InvalidConfig) leaves the state as it was. A failure at any later step undoes all that
 // was done, leaves the state Failed, and is returned with the code of the step: DriveStageFailed, InsecurePath,
-// SocketTimeout, APITimeout, UnsafeVersion, UnsupportedField, SocketRequestFailed or APIError.
+// SocketTimeout, APITimeout, UnsafeVersion, UnsupportedField, SocketRequestFailed or APIError. VMExists when the VM has no
+// folder yet and another has its id or name; VMLocked when another call on it does not end.
 func (vm *VM) Start(ctx context.Context) error {
 	const op = "start"
-	if err := vm.acquire(ctx, op); err != nil {
-		return err
-	}
-	defer vm.release()
-	if err := vm.mayStart(op); err != nil {
-		return err
+	if look := vm.look(); look.rec.Home != nil && look.rec.Home.Restored != "" {
+		return vm.fail(op, InvalidState, errors.New("the VM was restored from a snapshot and cannot boot; restore the snapshot again in a new VM"))
 	}
 	if err := vm.check(op); err != nil {
 		return err
 	}
-	binary, err := vm.options.vmm()
+	defer vm.markStarting()()
+	h, err := vm.acquire(ctx, op)
+	if err != nil {
+		return err
+	}
+	defer h.release()
+	binary, err := h.binary()
 	if err != nil {
 		return vm.fail(op, InvalidConfig, err)
 	}
-	return vm.bringUp(ctx, op, binary, vm.makeHome, func(in *instance, h *home) error {
-		vmm := vmmConfig(&h.seen)
-		if err := sendObservers(ctx, in.client, &h.seen, vmm); err != nil {
-			return err
+	h.rec.Restarts = 0
+	return h.start(ctx, op, binary)
+}
+
+// binary returns the VMM to run: what this process is configured with, else what ran the VM the last time.
+func (h *held) binary() (string, error) {
+	binary, err := h.vm.options.vmm()
+	if err != nil && h.rec.VMM.Binary != "" {
+		if last, lastErr := executable(h.rec.VMM.Binary); lastErr == nil {
+			return last, nil
 		}
-		if err := sendDevices(ctx, in.client, vmm); err != nil {
-			return err
-		}
-		return in.client.InstanceStart(ctx)
-	}, Running)
+	}
+	return binary, err
+}
+
+// markStarting has State tell of a start before there is anything on the disk.
+func (vm *VM) markStarting() (done func()) {
+	set := func(starting bool) {
+		vm.mu.Lock()
+		defer vm.mu.Unlock()
+		vm.starting = starting
+	}
+	set(true)
+	return func() { set(false) }
+}
+
+func (h *held) start(ctx context.Context, op, binary string) error {
+	if err := h.require(ctx, op, Created, Stopped, Failed); err != nil && !errors.Is(err, VMMExited) {
+		return err
+	}
+	return h.bringUp(ctx, op, bringing{
+		binary: binary, then: journalRunning,
+		stage: func(ctx context.Context, home *home) error { return h.vm.furnish(ctx, op, home, drive.Stage) },
+		configure: func(ctx context.Context, in *instance, home *home) error {
+			vmm := vmmConfig(&home.seen)
+			if err := sendObservers(ctx, in.client, &home.seen, vmm); err != nil {
+				return err
+			}
+			if err := sendDevices(ctx, in.client, vmm); err != nil {
+				return err
+			}
+			return in.client.InstanceStart(ctx)
+		},
+		stageStep: stepStartStage, tellStep: stepStartTell,
+	})
 }
 
 // check validates the configuration and looks at the files in it.
@@ -55,67 +97,198 @@ func (vm *VM) check(op string) error {
 	return nil
 }
 
-// mayStart reports whether nothing is left that a start would stumble over.
-func (vm *VM) mayStart(op string) error {
-	if _, err := vm.require(op, Created, Stopped, Failed); err != nil {
-		return err
-	}
-	vm.mu.Lock()
-	defer vm.mu.Unlock()
-	if vm.stateLocked() == Failed && vm.home != nil {
-		return &Error{Code: InvalidState, Op: op, VM: vm.id, Err: errors.New("the VM is in state error and not cleaned up; call CleanUp first")}
-	}
-	if vm.home != nil && vm.home.restored {
-		return &Error{Code: InvalidState, Op: op, VM: vm.id, Err: errors.New("the VM was restored from a snapshot and cannot boot; restore the snapshot again in a new VM")}
-	}
-	return nil
+// bringing says in what a start and a restore differ.
+type bringing struct {
+	binary    string
+	stage     func(context.Context, *home) error            // into a home that is new
+	configure func(context.Context, *instance, *home) error // the VMM, to where the guest runs
+	then      journalState
+
+	stageStep, tellStep step
 }
 
-// bringUp is the way of every start and restore: a home (the one that is there, or a new one), a VMM in it, and what
-// configure tells that VMM. An error walks all of it back.
-func (vm *VM) bringUp(ctx context.Context, op, binary string, newHome func(context.Context) (*home, error), configure func(*instance, *home) error, then State) (err error) {
-	vm.setState(Configuring)
-	vm.mu.Lock()
-	h, last := vm.home, vm.live
-	vm.mu.Unlock()
-	if last != nil {
-		<-last.closed // its process has ended, but what stood around it has the names that the next one needs
+// bringUp is the way of every start and restore: a home (the one that is there, or a new one), a VMM in it, and what that
+// VMM is told. What is about to be made is noted before it is; an error walks all of it back, by what was noted.
+func (h *held) bringUp(ctx context.Context, op string, b bringing) (err error) {
+	vm := h.vm
+	if err := h.settle(ctx); err != nil {
+		return vm.fail(op, InvalidState, fmt.Errorf("what the last run left could not be taken away: %w", err))
 	}
-	fresh := h == nil
+	fresh := h.rec.Home == nil
+	var link *monitorLink
 	defer func() {
+		if link != nil {
+			vm.keep(link, err == nil)
+		}
 		if err != nil {
 			vm.options.Logger.Info("VM did not start", "vm", vm.id, "error", err)
-			vm.setState(Failed)
+			h.giveUp(ctx, fresh, err)
 		}
 	}()
-	if fresh {
-		if h, err = newHome(ctx); err != nil {
-			return err
-		}
-		defer func() {
-			if err != nil {
-				vm.logUndo(h.steps.Unwind(ctx))
-			}
-		}()
+	if err := h.begin(); err != nil {
+		return vm.fail(op, InvalidState, err)
 	}
-	vm.mu.Lock()
-	vm.config = *h.onHost.clone()
-	vm.mu.Unlock()
-	in, err := vm.startVMM(ctx, op, h, binary)
+	vm.startWatch()
+	err = vm.options.hook.take(stepStartMonitor, func() (err error) {
+		link, h.jour.Monitor, err = vm.startMonitor()
+		return err
+	})
+	if err != nil {
+		return vm.fail(op, InvalidState, fmt.Errorf("start the monitor: %w", err))
+	}
+	home, err := h.makeHome(ctx, b)
 	if err != nil {
 		return err
 	}
-	if err := configure(in, h); err != nil {
-		err = vm.vmmError(ctx, op, in, err)
-		vm.logUndo(in.steps.Unwind(ctx))
-		return err
+	if err := ctx.Err(); err != nil {
+		return vm.fail(op, InvalidState, context.Cause(ctx))
 	}
-	vm.mu.Lock()
-	vm.home, vm.live, vm.state = h, in, then
-	vm.mu.Unlock()
-	go in.watch()
+	if err := h.spawn(ctx, link, home, b.binary); err != nil {
+		return vm.fail(op, SocketTimeout, err)
+	}
+	in, err := h.instance()
+	if err != nil { // it has ended before it could be looked at
+		return h.startError(ctx, op, &firecracker.StartError{Stage: firecracker.StageSocket, Path: b.binary, Err: firecracker.ErrEnded})
+	}
+	if err := vm.options.hook.take(stepStartReady, func() error { return in.process.Ready(ctx) }); err != nil {
+		return h.startError(ctx, op, err)
+	}
+	if err := vm.options.hook.take(b.tellStep, func() error { return b.configure(ctx, in, home) }); err != nil {
+		return h.vmmError(ctx, op, in, err)
+	}
+	h.jour.State = b.then
+	if err := vm.options.hook.take(stepStartRunning, h.note); err != nil {
+		return vm.fail(op, InvalidState, err)
+	}
+	if err := vm.options.hook.take(stepStartCommit, func() error { return link.send(monitorMessage{Commit: true}) }); err != nil {
+		return vm.fail(op, InvalidState, fmt.Errorf("the monitor is gone: %w", err))
+	}
 	vm.options.Logger.Info("VM started", "vm", vm.id, "pid", in.process.PID(), "vmm", in.client.Version().String())
 	return nil
+}
+
+// begin notes that a start is under way.
+func (h *held) begin() error {
+	hook := h.vm.options.hook
+	err := hook.take(stepStartRuntime, func() error {
+		if err := secureDir(filepath.Dir(h.folder.runtime)); err != nil {
+			return err
+		}
+		if err := os.Mkdir(h.folder.runtime, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		return secureDir(h.folder.runtime)
+	})
+	if err != nil {
+		return err
+	}
+	h.journal = &record.Record{}
+	h.jour = vmJournal{Instance: h.rec.Instance + 1, State: journalStarting}
+	h.journal.Intend(kindProcess, "monitor")
+	h.journal.Intend(kindProcess, "vmm")
+	return hook.take(stepStartJournal, h.note)
+}
+
+// makeHome returns the VM's home, and stages it where there is none; then the start is on record.
+func (h *held) makeHome(ctx context.Context, b bringing) (*home, error) {
+	vm := h.vm
+	staged := &home{folder: h.folder, seen: *vm.given.clone(), onHost: *vm.given.clone()}
+	if h.rec.Home != nil {
+		staged = loadHome(h.folder, h.rec.Home)
+		if err := staged.missing(); err != nil {
+			return nil, vm.fail("start", DriveStageFailed, err)
+		}
+	} else {
+		err := vm.options.hook.take(b.stageStep, func() error { return b.stage(ctx, staged) })
+		vm.mu.Lock()
+		vm.config = *staged.onHost.clone() // in force, also when the staging failed
+		vm.mu.Unlock()
+		if err != nil {
+			return nil, vm.fail("start", DriveStageFailed, err)
+		}
+	}
+	if v := staged.onHost.Vsock; v != nil {
+		if _, err := os.Lstat(v.UDSPath); !errors.Is(err, fs.ErrNotExist) {
+			return nil, vm.fail("start", InvalidConfig, fmt.Errorf("vsock.udsPath: %s is there already; choose another path, or remove it when nothing uses it", v.UDSPath))
+		}
+		// Firecracker makes the socket and never removes it.
+		if filepath.Dir(v.UDSPath) != h.folder.path(runLink) {
+			h.journal.Intend(kindSocket, v.UDSPath)
+		}
+	}
+	boot, err := record.BootID()
+	if err != nil {
+		return nil, vm.fail("start", InvalidState, err)
+	}
+	h.rec.Home, h.rec.VMM.Binary, h.rec.Instance, h.rec.Boot, h.rec.StartedAt = staged.record(), b.binary, h.jour.Instance, boot, time.Now().UTC()
+	if err := vm.options.hook.take(stepStartRecord, h.save); err != nil {
+		return nil, vm.fail("start", InvalidState, err)
+	}
+	return staged, nil
+}
+
+// spawn has the monitor start the VMM, and notes which process that is.
+func (h *held) spawn(ctx context.Context, link *monitorLink, home *home, binary string) error {
+	vm := h.vm
+	spec := monitorSpec{
+		ID: vm.id, Key: vm.key, Folder: h.folder.data, Runtime: h.folder.runtime, Instance: h.jour.Instance,
+		Binary: binary, Args: append(vm.options.logArgs(&home.seen), vm.options.VMMArgs...), Env: vm.options.vmmEnv(),
+		Guest: home.seen.Guest != nil, Restored: home.restored != "", Command: h.rec.Command, Timeout: h.rec.Timeout,
+		Attached: vm.create.Attached, Settle: vm.options.Settle, SettleEnv: vm.options.settleEnv(h.rec),
+	}
+	if v := home.onHost.Vsock; v != nil {
+		spec.Vsock = v.UDSPath
+	}
+	// The sockets that may be made are noted before, the process right after it is there: until then it is known by the
+	// VM's folder and its own command line.
+	err := vm.options.hook.take(stepStartSpawn, func() error {
+		if err := h.note(); err != nil {
+			return err
+		}
+		if err := link.send(monitorMessage{Spec: &spec}); err != nil {
+			return fmt.Errorf("the monitor is gone: %w", err)
+		}
+		answer, err := link.answer(ctx)
+		switch {
+		case err != nil:
+			return fmt.Errorf("the monitor does not answer: %w", err)
+		case answer.Spawned == nil:
+			return errors.New(answer.Failed)
+		}
+		h.jour.VMM = *answer.Spawned
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return vm.options.hook.take(stepStartNote, func() error {
+		h.journal.Complete(kindProcess, "monitor", identityText(h.jour.Monitor))
+		h.journal.Complete(kindProcess, "vmm", identityText(h.jour.VMM))
+		return h.note()
+	})
+}
+
+func identityText(p record.Process) string { return fmt.Sprintf("%d/%d", p.PID, p.Start) }
+
+// giveUp walks a start back that failed.
+func (h *held) giveUp(ctx context.Context, fresh bool, why error) {
+	vm := h.vm
+	ctx = context.WithoutCancel(ctx)
+	if fresh {
+		h.rec.Home = nil
+	}
+	if h.journal == nil {
+		return // nothing was begun
+	}
+	var errs []error
+	if h.jour.VMM.PID != 0 {
+		errs = append(errs, h.jour.VMM.Kill(ctx))
+	}
+	note := h.exitNote(ctx)
+	note.Error, note.By = why.Error(), ""
+	h.rec.Instance = h.jour.Instance
+	errs = append(errs, h.save(), writeExit(h.folder, note), h.settle(ctx))
+	vm.logUndo(errors.Join(errs...))
 }
 
 // logUndo reports what a walk back could not do: the caller gets the error that made it necessary.
@@ -129,25 +302,36 @@ func (vm *VM) logUndo(err error) {
 const endGrace = 500 * time.Millisecond
 
 // startError gives a failed start of the VMM's process its code.
-func (vm *VM) startError(op string, err error) error {
+func (h *held) startError(ctx context.Context, op string, err error) error {
 	code := SocketTimeout
 	var (
 		start  *firecracker.StartError
 		unsafe *firecracker.UnsafeVersionError
 		old    *firecracker.UnsupportedVersionError
 	)
+	if errors.As(err, &start) && errors.Is(err, firecracker.ErrEnded) {
+		// Only the VMM's parent was told how it ended.
+		if note := h.exitNote(ctx); !note.Unknown {
+			exit := note.exit()
+			start.Exit, start.Output = &exit, []byte(note.LastOutput)
+		}
+	}
 	switch {
 	case errors.As(err, &unsafe), errors.As(err, &old):
 		code = UnsafeVersion
 	case errors.As(err, &start) && start.Stage == firecracker.StageAPI:
 		code = APITimeout
 	}
-	return vm.fail(op, code, err)
+	return h.vm.fail(op, code, err)
 }
 
 // vmmError gives what the VMM's client returned its code. For a connection that broke, a VMM that ended meanwhile is the
 // better explanation. What is neither a reply nor the connection's was refused before anything was sent.
-func (vm *VM) vmmError(ctx context.Context, op string, in *instance, err error) error {
+func (h *held) vmmError(ctx context.Context, op string, in *instance, err error) error {
+	return h.vm.vmmError(ctx, op, in, h.folder, err)
+}
+
+func (vm *VM) vmmError(ctx context.Context, op string, in *instance, f folder, err error) error {
 	var (
 		coded       *Error
 		refused     *firecracker.APIError
@@ -169,7 +353,7 @@ func (vm *VM) vmmError(ctx context.Context, op string, in *instance, err error) 
 	defer grace.Stop()
 	select {
 	case <-in.process.Done():
-		return vm.fail(op, VMMExited, fmt.Errorf("%w: %w", in.exitError(), err))
+		return vm.fail(op, VMMExited, fmt.Errorf("%w: %w", noteOf(ctx, f, in.number).cause(), err))
 	case <-grace.C:
 		return vm.fail(op, SocketRequestFailed, err)
 	case <-ctx.Done():

@@ -259,7 +259,7 @@ func TestDrivesInMemoryNeverTouchTheDataFolder(t *testing.T) {
 			}
 		}
 		err := filepath.WalkDir(filepath.Join(m.options.DataDir, "vms"), func(path string, d os.DirEntry, err error) error {
-			if err == nil && d.Type().IsRegular() && d.Name() != consoleLog {
+			if err == nil && d.Type().IsRegular() && !lasts(d.Name()) {
 				t.Errorf("%s is on the disk", path)
 			}
 			return err
@@ -287,7 +287,15 @@ func TestAKilledVMMIsNoticedAndCleanedUp(t *testing.T) {
 		if !strings.Contains(err.Error(), "SIGKILL") {
 			t.Errorf("%v does not say how", err)
 		}
-		wantCode(t, vm.Start(ctx), InvalidState)
+		if err := vm.Start(ctx); err != nil {
+			t.Fatalf("start after the VMM was killed: %v", err)
+		}
+		if err := syscall.Kill(vm.PID(), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := vm.Wait(ctx); err != nil {
+			t.Fatal(err)
+		}
 		if err := vm.CleanUp(ctx); err != nil {
 			t.Fatal(err)
 		}
@@ -309,9 +317,9 @@ func TestTwoManagersNeverRunOneID(t *testing.T) {
 		vm := start(t, m, config)
 		second := create(t, other, config)
 		err = second.Start(t.Context())
-		wantCode(t, err, InvalidState)
-		if !strings.Contains(err.Error(), "another process") {
-			t.Errorf("%v does not say why", err)
+		wantCode(t, err, VMExists)
+		if !strings.Contains(err.Error(), "only-one") {
+			t.Errorf("%v does not say where", err)
 		}
 		wantState(t, vm, Running)
 		if _, err := vm.Info(t.Context()); err != nil {
@@ -374,9 +382,7 @@ func TestPlanTellsWhatStartDoesAndTouchesNothing(t *testing.T) {
 		if string(before) != string(after) {
 			t.Errorf("plan before %s\nand after %s", before, after)
 		}
-		vm.mu.Lock()
-		told, _ := json.Marshal(vmmConfig(&vm.home.seen))
-		vm.mu.Unlock()
+		told, _ := json.Marshal(vmmConfig(&vm.look().rec.Home.Seen))
 		if planned, _ := json.Marshal(plan.Config); string(planned) != string(told) {
 			t.Errorf("planned %s\ntold    %s", planned, told)
 		}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -63,6 +64,27 @@ func (o Options) vmmEnv() []string {
 		return []string{"PATH=" + os.Getenv("PATH")}
 	}
 	return nil
+}
+
+// logArgs has the VMM write its own log to the monitor, unless the user has it elsewhere: on its standard output, where it
+// goes by default, it would stand between what the guest prints.
+func (o Options) logArgs(c *Config) []string {
+	if c.Logger != nil || slices.Contains(o.VMMArgs, "--log-path") {
+		return nil
+	}
+	return []string{"--log-path", vmmFIFO}
+}
+
+// settleEnv is the environment of the program that settles a VM.
+func (o Options) settleEnv(rec vmRecord) []string {
+	env := []string{"PATH=" + os.Getenv("PATH"), "SMARTVM_DATA_DIR=" + o.DataDir, "SMARTVM_RUNTIME_DIR=" + filepath.Dir(rec.Runtime)}
+	if o.EmulatorBinary != "" {
+		env = append(env, "SMARTVM_EMULATOR="+o.EmulatorBinary)
+	}
+	if o.FirecrackerBinary != "" {
+		env = append(env, "SMARTVM_FIRECRACKER="+o.FirecrackerBinary)
+	}
+	return env
 }
 
 // executable returns path made absolute, or why it cannot be run.

@@ -70,12 +70,17 @@ func newTestManager(tb testing.TB, options Options) *Manager {
 	return m
 }
 
-// leftBehind lists what is in the folders of the manager's VMs.
+// leftBehind lists what is in the folders of the manager's VMs, but for what tells of a VM that is still registered.
 func leftBehind(tb testing.TB, m *Manager) (files []string) {
 	tb.Helper()
+	registered := map[string]bool{}
+	for _, id := range m.IDs() {
+		registered[filepath.Join(m.options.DataDir, "vms", keyOf(id))] = true
+	}
 	for _, dir := range []string{filepath.Join(m.options.DataDir, "vms"), m.options.RuntimeDir} {
 		err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-			if err == nil && path != dir {
+			tells := registered[path] || registered[filepath.Dir(path)] && lasts(filepath.Base(path))
+			if err == nil && path != dir && !tells {
 				files = append(files, path)
 			}
 			return err

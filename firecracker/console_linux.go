@@ -128,8 +128,8 @@ func (c *Console) Close() error {
 	return c.closed
 }
 
-// settle waits until all that was written so far is in the tail, and no longer than settleTimeout.
-func (c *Console) settle() {
+// Settle waits until all that was written so far is in the tail, and no longer than settleTimeout.
+func (c *Console) Settle() {
 	if c.drained == nil {
 		return
 	}

@@ -97,7 +97,7 @@ func TestAConsoleIsDrainedThoughItsReaderFails(t *testing.T) {
 		}
 	}
 	io.WriteString(c.File(), "the end")
-	c.settle()
+	c.Settle()
 	if !strings.HasSuffix(string(c.Tail()), "the end") {
 		t.Error("the tail misses the end")
 	}

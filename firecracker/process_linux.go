@@ -45,6 +45,9 @@ type Process struct {
 	command Command
 	socket  string // the API socket as this process sees it
 
+	attached bool     // not our child: how it ends is told to its parent alone
+	pidfd    *os.File // of an attached one
+
 	done chan struct{} // closed when the VMM has ended, is reaped, and its socket is removed
 	exit Exit          // how; to be read after done
 

@@ -217,7 +217,7 @@ func TestTheVMMGetsNothingThatItWasNotGiven(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.end()
-	console.settle()
+	console.Settle()
 	want := fmt.Sprintf("%q env=%q wd=%s session=true nonblock=true stdin=/dev/null fds=3\n", []string{"$HOME; *"},
 		[]string{"ONLY=this"}, dir)
 	if got := string(console.Tail()); got != want {

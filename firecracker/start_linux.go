@@ -29,6 +29,19 @@ const (
 //
 // The VMM runs in a session of its own, without a terminal, and outlives the caller. No signal handler is set.
 func Start(ctx context.Context, command Command) (*Process, error) {
+	p, err := Spawn(ctx, command)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Ready(ctx); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Spawn runs a VMM and returns at once: the first half of [Start]. Errors are *[StartError] of the stages command and
+// spawn.
+func Spawn(ctx context.Context, command Command) (*Process, error) {
 	fail := func(stage Stage, err error) error {
 		return &StartError{Stage: stage, Path: command.Path, Err: err}
 	}
@@ -43,13 +56,19 @@ func Start(ctx context.Context, command Command) (*Process, error) {
 	if err != nil {
 		return nil, fail(StageSpawn, err)
 	}
+	return p, nil
+}
+
+// Ready waits until the VMM's API answers: the second half of [Start]. It is for whoever starts a VM, which need not be
+// the VMM's parent (see [Attach]). When it fails the VMM is killed. Errors are *[StartError] of the stages socket and API.
+func (p *Process) Ready(ctx context.Context) error {
 	if err := p.waitForSocket(ctx); err != nil {
-		return nil, p.abort(StageSocket, err)
+		return p.abort(StageSocket, err)
 	}
 	if err := p.waitForAPI(ctx); err != nil {
-		return nil, p.abort(StageAPI, err)
+		return p.abort(StageAPI, err)
 	}
-	return p, nil
+	return nil
 }
 
 // check refuses what cannot work before anything is touched, and returns the socket's path as we see it.
@@ -147,8 +166,8 @@ func spawn(command Command, socket string) (*Process, error) {
 	return p, nil
 }
 
-// errEnded is the VMM's end while it was waited for.
-var errEnded = errors.New("the VMM ended")
+// ErrEnded is the VMM's end while a start waited for it.
+var ErrEnded = errors.New("the VMM ended")
 
 // waitForSocket connects to the API socket and keeps the connection for the client. The socket's file appears when the
 // VMM binds it, and a connection is refused until it listens, so only connecting tells, and no event of the kernel's
@@ -184,7 +203,7 @@ func (p *Process) waitForSocket(ctx context.Context) error {
 		}
 		select {
 		case <-p.done:
-			return errEnded
+			return ErrEnded
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		default:
@@ -209,7 +228,7 @@ func (p *Process) waitForAPI(ctx context.Context) error {
 	defer grace.Stop()
 	select {
 	case <-p.done:
-		return errEnded
+		return ErrEnded
 	case <-grace.C:
 		return err
 	case <-ctx.Done():
@@ -230,7 +249,7 @@ func brokenOff(err error) bool {
 // abort ends the VMM and makes the error of a start that failed at stage.
 func (p *Process) abort(stage Stage, err error) error {
 	failed := &StartError{Stage: stage, Path: p.command.Path, Err: err}
-	if errors.Is(err, errEnded) {
+	if errors.Is(err, ErrEnded) && !p.attached {
 		exit := p.Exit()
 		failed.Exit = &exit
 	}
@@ -248,7 +267,7 @@ func (p *Process) lastOutput() []byte {
 		if c == nil {
 			continue
 		}
-		c.settle()
+		c.Settle()
 		if tail := c.Tail(); lastLines(tail) != "" {
 			return tail
 		}

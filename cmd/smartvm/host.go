@@ -37,6 +37,8 @@ func hostFromEnvironment(s streams, verbose bool) host {
 			RuntimeDir:        os.Getenv(envRuntimeDir),
 			FirecrackerBinary: os.Getenv(envFirecracker),
 			EmulatorBinary:    os.Getenv(envEmulator),
+			Supervisor:        ownCommand(superviseCommand),
+			Settle:            ownCommand(settleCommand),
 			Logger:            slog.New(slog.NewTextHandler(p, &slog.HandlerOptions{Level: level})),
 		},
 	}

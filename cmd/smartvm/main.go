@@ -28,6 +28,9 @@ const (
 )
 
 func main() {
+	if supervises(os.Args) {
+		os.Exit(runSupervisor())
+	}
 	// What a careless parent left open must not reach a VMM. The descriptors stay open here: they may be the runtime's.
 	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	os.Exit(execute(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
@@ -68,7 +71,7 @@ func newRootCommand(s streams) *cobra.Command {
 	root.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "say on stderr what happens")
 
 	surroundings := func() host { return hostFromEnvironment(s, verbose) }
-	root.AddCommand(newRunCommand(surroundings), newImageCommand(surroundings), newDoctorCommand(surroundings), newVersionCommand(s))
+	root.AddCommand(newRunCommand(surroundings), newImageCommand(surroundings), newDoctorCommand(surroundings), newVersionCommand(s), newSettleCommand(surroundings))
 	return root
 }
 

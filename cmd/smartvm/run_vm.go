@@ -70,7 +70,7 @@ func (r *vmRun) whole(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.vm, err = manager.CreateVM(ctx, *config); err != nil {
+	if r.vm, err = manager.Create(ctx, *config, smartvm.CreateOptions{Attached: true, Remove: true}); err != nil {
 		return err
 	}
 	if r.flags.dryRun {
@@ -213,7 +213,7 @@ func (r *vmRun) takeAway(ctx context.Context) error {
 			return err
 		}
 	}
-	return r.vm.CleanUp(ctx)
+	return r.vm.Remove(ctx, true)
 }
 
 // shutDown ends a VM in order, or at once when the user has no patience left.

@@ -1,0 +1,325 @@
+package smartvm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"smartvm/firecracker"
+	"smartvm/internal/undo"
+	"smartvm/record"
+)
+
+// A monitor is a VMM's parent for as long as that lives: it starts the VMM, collects what VMM and guest print, greets the
+// guest, notes how all of it ended, and has the VM put in order. It does nothing else; calls on the VM go from the caller
+// straight to the VMM's and the agent's sockets, so that a VM whose monitor died lacks logs and a known end, no more.
+//
+// It runs in a process of its own (Supervise), or in the process that starts the VM, and is told what to do over a
+// connection in both cases.
+type monitor struct {
+	spec monitorSpec
+	link *monitorLink
+	// settle puts the VM in order when it ended while nobody held on to it.
+	settle func()
+
+	steps   undo.Stack
+	lock    *record.Lock
+	console *firecracker.Console
+	log     *firecracker.Console
+	process *firecracker.Process
+	guest   *guestLink // nil without our init
+	command *commandWatch
+	oomKill uint64 // how often this host's kernel had killed for want of memory
+}
+
+// monitorSpec is what a monitor must know.
+type monitorSpec struct {
+	ID        string        `json:"id"`
+	Key       string        `json:"key"`
+	Folder    string        `json:"folder"`  // the VM's, where the VMM works
+	Runtime   string        `json:"runtime"` // of the sockets
+	Instance  uint64        `json:"instance"`
+	Binary    string        `json:"binary"`
+	Args      []string      `json:"args,omitempty"`
+	Env       []string      `json:"env,omitempty"`
+	Vsock     string        `json:"vsock,omitempty"` // the host's path; "" without
+	Guest     bool          `json:"guest,omitempty"` // our init runs in the guest
+	Restored  bool          `json:"restored,omitempty"`
+	Command   *Command      `json:"command,omitempty"`
+	Timeout   time.Duration `json:"timeout,omitempty"`
+	Attached  bool          `json:"attached,omitempty"` // the VM ends when the connection does
+	Settle    []string      `json:"settle,omitempty"`
+	SettleEnv []string      `json:"settleEnv,omitempty"`
+}
+
+// monitorMessage is one message between a starter and its monitor. The starter sends Spec, and Commit when the VM is to
+// live on; the monitor answers with Spawned or Failed, and at the end sends Ended. A connection that ends before Commit
+// is a starter that died: the VMM is ended.
+type monitorMessage struct {
+	Spec    *monitorSpec    `json:"spec,omitempty"`
+	Commit  bool            `json:"commit,omitempty"`
+	Spawned *record.Process `json:"spawned,omitempty"`
+	Failed  string          `json:"failed,omitempty"`
+	Ended   *ExitNote       `json:"ended,omitempty"`
+}
+
+// How long a monitor waits for what may not come.
+const (
+	commandGrace = 3 * time.Second // for the status of a command whose guest has ended
+	timeoutGrace = 5 * time.Second // for a guest that shuts down when its time is over
+)
+
+// monitorLink is one end of the connection.
+type monitorLink struct {
+	conn io.ReadWriteCloser
+	in   *json.Decoder
+
+	mu  sync.Mutex
+	out *json.Encoder
+}
+
+func newMonitorLink(conn io.ReadWriteCloser) *monitorLink {
+	return &monitorLink{conn: conn, in: json.NewDecoder(conn), out: json.NewEncoder(conn)}
+}
+
+func (l *monitorLink) send(m monitorMessage) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.out.Encode(m)
+}
+
+func (l *monitorLink) receive() (m monitorMessage, err error) {
+	err = l.in.Decode(&m)
+	return m, err
+}
+
+// run is the monitor's whole life. It returns when the VM has ended and the end is noted. hook is a test's.
+func (m *monitor) run(hook stepHook) error {
+	first, err := m.link.receive()
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil // the start was given up before there was anything to do
+	case err != nil:
+		return err
+	case first.Spec == nil:
+		return errors.New("the monitor was told nothing")
+	}
+	m.spec = *first.Spec
+	if err := hook.take(stepMonitorSpawn, m.spawn); err != nil {
+		err = errors.Join(err, m.steps.Unwind(context.Background()))
+		_ = m.link.send(monitorMessage{Failed: err.Error()})
+		return err
+	}
+	held, by := m.watch()
+	note := m.describe(by, held)
+	noteErr := hook.take(stepMonitorNote, func() error { return writeExit(folder{data: m.spec.Folder}, note) })
+	undone := m.steps.Unwind(context.Background()) // frees the monitor's lock: the note is there
+	_ = m.link.send(monitorMessage{Ended: &note})
+	if !held {
+		_ = hook.take(stepMonitorSettle, func() error { m.settle(); return nil })
+	}
+	m.link.conn.Close()
+	return errors.Join(noteErr, undone)
+}
+
+// spawn makes what the VMM needs around it, and starts it.
+func (m *monitor) spawn() (err error) {
+	lock := filepath.Join(m.spec.Runtime, monitorName)
+	if err := record.Ensure(lock); err != nil {
+		return err
+	}
+	if m.lock, err = record.Try(lock, "monitor"); err != nil {
+		return fmt.Errorf("another monitor is at work: %w", err)
+	}
+	m.steps.Add("free the monitor's lock", func(context.Context) error { return m.lock.Release() })
+	if m.console, err = m.collect(consoleFIFO, consoleLog, maxConsoleLog); err != nil {
+		return err
+	}
+	if m.log, err = m.collect(vmmFIFO, vmmLog, maxVMMLog); err != nil {
+		return err
+	}
+	if m.spec.Guest {
+		if m.guest, err = listenForGuest(m.spec.Vsock, m.spec.Restored); err != nil {
+			return err
+		}
+		m.steps.Add("stop listening for the guest", func(context.Context) error { return m.guest.close() })
+		if m.command, err = m.watchCommand(); err != nil {
+			return err
+		}
+		m.steps.Add("stop listening for the command", func(context.Context) error { return m.command.close() })
+	}
+	m.oomKill = oomKills()
+	m.process, err = firecracker.Spawn(context.Background(), firecracker.Command{
+		Path: m.spec.Binary, Dir: m.spec.Folder, Socket: apiSocket, ID: m.spec.Key, Args: m.spec.Args, Env: m.spec.Env,
+		Console: m.console, Stderr: m.log,
+	})
+	if err != nil {
+		return err
+	}
+	m.steps.Add("end the VMM", func(ctx context.Context) error {
+		_, err := m.process.Stop(ctx, firecracker.Kill())
+		return err
+	})
+	identity, err := record.Identify(m.process.PID())
+	if errors.Is(err, fs.ErrNotExist) { // it has ended already, which is told in its turn
+		identity, err = record.Process{PID: m.process.PID()}, nil
+	}
+	if err != nil {
+		return err
+	}
+	return m.link.send(monitorMessage{Spawned: &identity})
+}
+
+// collect makes a FIFO whose bytes go to a log of a bounded size.
+func (m *monitor) collect(fifo, log string, limit int64) (*firecracker.Console, error) {
+	to := newLogWriter(filepath.Join(m.spec.Folder, log), limit)
+	m.steps.Add("close "+log, func(context.Context) error { return to.Close() })
+	console, err := firecracker.NewConsole(filepath.Join(m.spec.Folder, fifo))
+	if err != nil {
+		return nil, err
+	}
+	m.steps.Add("close "+fifo, func(context.Context) error { return console.Close() })
+	console.Drain(to)
+	return console, nil
+}
+
+// watch waits for the VMM's end. It tells whether somebody holds on to the VM who will put it in order, and, where this
+// monitor ended the VM, why.
+func (m *monitor) watch() (held bool, by string) {
+	committed, gone := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(gone)
+		for {
+			message, err := m.link.receive()
+			if err != nil {
+				return
+			}
+			if message.Commit {
+				close(committed)
+			}
+		}
+	}()
+	var up <-chan struct{}
+	if m.guest != nil {
+		up = m.guest.up
+		if m.spec.Restored {
+			m.guest.greet(m.process.Done())
+		}
+	}
+	var late <-chan time.Time
+	if m.spec.Timeout > 0 {
+		timer := time.NewTimer(m.spec.Timeout)
+		defer timer.Stop()
+		late = timer.C
+	}
+	live, starter := false, gone
+	for {
+		select {
+		case <-m.process.Done():
+			return m.heldOnto(live, gone), by
+		case <-committed:
+			live, committed = true, nil
+		case <-starter:
+			starter = nil
+			select {
+			case <-committed: // sent before the connection ended
+				live, committed = true, nil
+			default:
+			}
+			if live && !m.spec.Attached {
+				continue
+			}
+			by = byOrphan
+			m.end()
+		case <-up:
+			up = nil
+			m.guestIsUp()
+		case <-late:
+			by = byTimeout
+			go m.shutDown()
+		}
+	}
+}
+
+// heldOnto tells whether a caller that is still there will put the VM in order: one that has not let go of it, and one
+// that has said in the journal that it is ending the VM.
+func (m *monitor) heldOnto(live bool, gone <-chan struct{}) bool {
+	select {
+	case <-gone:
+	default:
+		if !live || m.spec.Attached {
+			return true
+		}
+	}
+	_, jour, err := readJournal(m.spec.Runtime)
+	return err == nil && jour.Instance == m.spec.Instance && jour.Ending != ""
+}
+
+func (m *monitor) end() {
+	_, _ = m.process.Stop(context.Background(), firecracker.Kill()) // that it ended shows by Done
+}
+
+// shutDown ends a VM whose time is over.
+func (m *monitor) shutDown() {
+	ctx, cancel := context.WithTimeout(context.Background(), timeoutGrace)
+	defer cancel()
+	if m.guest != nil && m.guest.agent.Shutdown(ctx) == nil && m.process.AwaitEnd(ctx) == nil {
+		return
+	}
+	m.end()
+}
+
+// guestIsUp leaves word that the guest's agent has answered, and starts the VM's command.
+func (m *monitor) guestIsUp() {
+	if file, err := os.OpenFile(filepath.Join(m.spec.Runtime, readyName), os.O_CREATE|os.O_WRONLY, 0o600); err == nil {
+		file.Close()
+	}
+	if m.spec.Command != nil && !m.spec.Restored {
+		go m.command.start(m.guest.agent, *m.spec.Command)
+	}
+}
+
+// describe says how the VM ended.
+func (m *monitor) describe(by string, held bool) ExitNote {
+	exit := m.process.Exit()
+	m.console.Settle()
+	m.log.Settle()
+	note := ExitNote{
+		Instance: m.spec.Instance, At: exit.At.UTC(), Code: exit.Code, Signal: int(exit.Signal), Meaning: exit.Meaning(), By: by,
+		LastOutput: lastOutput(m.log.Tail(), m.console.Tail()),
+	}
+	if _, jour, err := readJournal(m.spec.Runtime); note.By == "" && err == nil && jour.Instance == m.spec.Instance {
+		note.By = jour.Ending
+	}
+	if by == byOrphan {
+		note.Error = "the process that the VM was bound to is gone"
+	}
+	note.Panic = panicLine(m.console.Tail())
+	note.OutOfMemory = guestOutOfMemory(m.console.Tail()) || exit.Signal == 9 && note.By == "" && oomKills() > m.oomKill
+	if m.command != nil {
+		note.Command = m.command.status(held)
+	}
+	return note
+}
+
+// oomKills is how often the host's kernel has killed a process for want of memory since it booted (proc_vmstat(5)).
+func oomKills() uint64 {
+	text, err := readBounded("/proc/vmstat", 1<<20)
+	if err != nil {
+		return 0
+	}
+	var count uint64
+	for line := range lines(text) {
+		if n, err := fmt.Sscanf(line, "oom_kill %d", &count); n == 1 && err == nil {
+			return count
+		}
+	}
+	return 0
+}

@@ -1,0 +1,228 @@
+package smartvm
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"smartvm/firecracker"
+	"smartvm/record"
+)
+
+// Who ended a VM, as ExitNote.By has it.
+const (
+	byStop    = "stop"
+	byKill    = "kill"
+	byTimeout = "timeout"
+	byOrphan  = "orphan" // the process that the VM was bound to has ended
+)
+
+const (
+	// noteLimit is how long a monitor may take from the VMM's end until it has noted that.
+	noteLimit = 5 * time.Second
+	// settleLimit bounds a whole settling: it must not depend on the patience of whoever's call came upon it.
+	settleLimit = 30 * time.Second
+)
+
+// settle takes away what a run of the VM left that is over: an ended VMM's sockets, journal and runtime folder, or whatever
+// a start that was interrupted had come to. There is no other way of cleaning up: a start that fails, a stop, and whoever
+// finds a VM whose caller or monitor was killed all come here, and what is to be done is read from the journal alone. A VM
+// that runs is left alone. It can be called again when it failed.
+func (h *held) settle(ctx context.Context) error {
+	interrupted := h.journal != nil && h.jour.State == journalStarting
+	if h.journal != nil && !interrupted && h.jour.VMM.Alive() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleLimit)
+	defer cancel()
+	hook := h.vm.options.hook
+	if h.journal != nil {
+		if err := hook.take(stepSettleKill, func() error { return h.endProcesses(ctx) }); err != nil {
+			return err
+		}
+		if err := hook.take(stepSettleNote, func() error { return h.noteEnd(ctx, interrupted) }); err != nil {
+			return err
+		}
+		if err := hook.take(stepSettleSockets, h.removeSockets); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Lstat(h.folder.runtime); err == nil {
+		if err := hook.take(stepSettleJournal, h.folder.clearRuntime); err != nil {
+			return err
+		}
+	}
+	h.journal, h.jour = nil, vmJournal{}
+	if h.rec.Home == nil {
+		return hook.take(stepSettleHome, h.folder.clearHome)
+	}
+	return nil
+}
+
+// endProcesses makes sure that nothing runs any more which belongs to the VM: not even a VMM that was spawned and not yet
+// noted when its starter was killed.
+func (h *held) endProcesses(ctx context.Context) error {
+	if h.jour.VMM.PID != 0 {
+		if err := h.jour.VMM.Kill(ctx); err != nil {
+			return err
+		}
+	}
+	// A monitor ends by itself: a start that was interrupted broke its connection.
+	waitCtx, cancel := context.WithTimeout(ctx, noteLimit)
+	defer cancel()
+	if err := awaitMonitor(waitCtx, h.folder.runtime); err != nil && h.jour.Monitor.PID != 0 && h.jour.Monitor.PID != os.Getpid() {
+		if err := h.jour.Monitor.Kill(ctx); err != nil {
+			return err
+		}
+	}
+	inside, err := record.ProcessesIn(h.folder.data)
+	if err != nil {
+		return err
+	}
+	for _, p := range inside {
+		// A person's shell may stand in this folder, too.
+		if !isVMM(p.PID, h.vm.key) {
+			continue
+		}
+		if err := p.Kill(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isVMM tells whether a process was started as the VMM of the VM with this key.
+func isVMM(pid int, key string) bool {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+	if err != nil {
+		return false
+	}
+	args := bytes.Split(text, []byte{0})
+	for i, arg := range args[:len(args)-1] {
+		if string(arg) == "--id" && string(args[i+1]) == key {
+			return true
+		}
+	}
+	return false
+}
+
+// awaitMonitor waits until the monitor has noted the end of its VMM, or is gone.
+func awaitMonitor(ctx context.Context, runtime string) error {
+	lock, err := record.AcquireShared(ctx, filepath.Join(runtime, monitorName), "wait", nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return lock.Release()
+}
+
+// exitNote returns the note of the VM's latest end; what it says is "unknown" when there is none.
+func (h *held) exitNote(ctx context.Context) ExitNote {
+	return noteOf(ctx, h.folder, h.jour.Instance)
+}
+
+func noteOf(ctx context.Context, f folder, instance uint64) ExitNote {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteLimit)
+	defer cancel()
+	_ = awaitMonitor(ctx, f.runtime)
+	if note, err := readExit(f); err == nil && note != nil && note.Instance == instance {
+		return *note
+	}
+	return ExitNote{Instance: instance, At: time.Now().UTC(), Code: -1, Unknown: true, Meaning: "nobody was there to see how it ended"}
+}
+
+// noteEnd makes sure that there is a note of the end.
+func (h *held) noteEnd(ctx context.Context, interrupted bool) error {
+	note := h.exitNote(ctx)
+	if note.Unknown && note.By == "" {
+		note.By = h.jour.Ending
+	}
+	if interrupted && note.Error == "" {
+		note.Error = "the start was interrupted"
+	}
+	if h.rec.Instance < h.jour.Instance {
+		h.rec.Instance = h.jour.Instance
+		if err := h.save(); err != nil {
+			return err
+		}
+	}
+	return writeExit(h.folder, note)
+}
+
+// removeSockets removes what the VMM made outside of the VM's folders, and never removes itself.
+func (h *held) removeSockets() error {
+	var errs []error
+	for _, r := range h.journal.Resources {
+		switch r.Kind {
+		case kindSocket:
+			info, err := os.Lstat(r.Name)
+			if err == nil && info.Mode().Type() == fs.ModeSocket {
+				err = os.Remove(r.Name)
+			}
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, err)
+			}
+		case kindProcess:
+		default:
+			// A newer program made it and knows how to take it away.
+			errs = append(errs, fmt.Errorf("the journal names a resource of a kind that this program does not know: %s %q; use a newer smartvm", r.Kind, r.Name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// cause is the note as an error.
+func (n ExitNote) cause() error {
+	switch {
+	case n.Error != "":
+		return errors.New(n.Error)
+	case n.Unknown:
+		return fmt.Errorf("the VMM ended, and %s", n.Meaning)
+	}
+	text := "the VMM ended by itself: " + n.exit().String()
+	if n.By != "" {
+		text = fmt.Sprintf("the VM was ended by a call (%s): %s", n.By, n.exit())
+	}
+	if n.Panic != "" {
+		return fmt.Errorf("%s; last on the console: %q", text, n.Panic)
+	}
+	if n.LastOutput != "" {
+		return fmt.Errorf("%s; its last output: %q", text, n.LastOutput)
+	}
+	return errors.New(text)
+}
+
+// exit is how the VMM ended.
+func (n ExitNote) exit() firecracker.Exit {
+	return firecracker.Exit{Code: n.Code, Signal: signalOf(n.Signal), At: n.At}
+}
+
+// remove takes the VM away: nothing of it is there afterwards. It must have been settled. A folder that is hidden is no VM
+// any more; what could not be removed of it is left to gc.
+func (h *held) remove() error {
+	hook, m := h.vm.options.hook, h.vm.manager
+	hidden := filepath.Join(filepath.Dir(h.folder.data), hiddenPrefix+h.vm.key+"-"+newID()[:8])
+	err := hook.take(stepRemoveHide, func() error { return os.Rename(h.folder.data, hidden) })
+	if err != nil {
+		return err
+	}
+	h.vm.mu.Lock()
+	h.vm.gone = true
+	h.vm.mu.Unlock()
+	var errs []error
+	if h.rec.Name != "" {
+		errs = append(errs, hook.take(stepRemoveName, func() error { return m.dropName(h.rec.Name, h.vm.key) }))
+	}
+	errs = append(errs, hook.take(stepRemoveFolder, func() error {
+		return errors.Join(removeTree(h.folder.runtime), os.RemoveAll(hidden))
+	}))
+	return errors.Join(errs...)
+}
