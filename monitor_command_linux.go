@@ -86,7 +86,7 @@ func (w *commandWatch) start(agent *guest.Agent, command Command) {
 }
 
 // status is what is known of the command once the VM has ended. The status may still be on its way then.
-func (w *commandWatch) status(bool) *CommandExit {
+func (w *commandWatch) status() *CommandExit {
 	w.mu.Lock()
 	expected := w.exit != nil
 	w.mu.Unlock()
