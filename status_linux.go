@@ -175,6 +175,7 @@ func (vm *VM) Status(ctx context.Context) (Status, error) {
 }
 
 func (l look) status(ctx context.Context) Status {
+	l = l.afterNote(ctx)
 	key := filepath.Base(l.folder.data)
 	if l.err != nil {
 		s := Status{ID: key, Key: key, Phase: PhaseDamaged, State: Failed, Detail: l.err.Error(), Folder: l.folder.data}
@@ -203,6 +204,19 @@ func (l look) status(ctx context.Context) Status {
 	}
 	l.phase(ctx, &s)
 	return s
+}
+
+// afterNote looks again at a VM whose VMM has ended this very moment, when its monitor has noted how.
+func (l look) afterNote(ctx context.Context) look {
+	if l.err != nil || !l.active || l.alive || l.note() != nil || l.jour.State == journalStarting {
+		return l
+	}
+	ctx, cancel := context.WithTimeout(ctx, vmmAnswer)
+	defer cancel()
+	if awaitMonitor(ctx, l.folder.runtime) != nil {
+		return l
+	}
+	return lookAt(l.folder)
 }
 
 func (l look) phase(ctx context.Context, s *Status) {
