@@ -154,7 +154,9 @@ func (h *held) publishAs(aside string) error {
 		return &Error{Code: VMExists, Err: fmt.Errorf("there is a VM of this id already, in %s; remove it first, or choose another id", h.folder.data)}
 	}
 	if err == nil && h.rec.Kept {
-		err = atomicfile.SyncDir(filepath.Dir(h.folder.data))
+		if err = atomicfile.SyncDir(filepath.Dir(h.folder.data)); err != nil {
+			err = errors.Join(err, os.Rename(h.folder.data, aside)) // a VM that was not made must not be found
+		}
 	}
 	return err
 }
