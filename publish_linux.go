@@ -26,6 +26,9 @@ const (
 	hiddenPrefix = ".gone-"
 )
 
+// asideTries is how often gc may come at the very moment in which a folder is made.
+const asideTries = 3
+
 // Save makes the VM's folder without starting the VM, so that other processes find it. VMExists when another VM has the id
 // or the name. A VM that is saved already stays as it is.
 func (vm *VM) Save(ctx context.Context) error {
@@ -37,13 +40,17 @@ func (vm *VM) Save(ctx context.Context) error {
 }
 
 // publish makes the VM's folder, whole or not at all, and returns the VM's lock; nil when it has been made before.
-func (vm *VM) publish(ctx context.Context, op string) (_ *held, err error) {
+func (vm *VM) publish(ctx context.Context, op string) (*held, error) {
 	select {
-	case vm.turn <- struct{}{}:
-		defer func() { <-vm.turn }()
-	case <-ctx.Done():
-		return nil, vm.fail(op, VMLocked, fmt.Errorf("another call on this VM did not end in time: %w", context.Cause(ctx)))
+	case vm.turn <- struct{}{}: // whatever ctx says, as with a lock that is free
+	default:
+		select {
+		case vm.turn <- struct{}{}:
+		case <-ctx.Done():
+			return nil, vm.fail(op, VMLocked, fmt.Errorf("another call on this VM did not end in time: %w", context.Cause(ctx)))
+		}
 	}
+	defer func() { <-vm.turn }()
 	vm.mu.Lock()
 	published, gone, given := vm.published, vm.gone, *vm.given.clone()
 	vm.mu.Unlock()
@@ -57,7 +64,14 @@ func (vm *VM) publish(ctx context.Context, op string) (_ *held, err error) {
 		return nil, vm.fail(op, InvalidConfig, err)
 	}
 	h := &held{vm: vm, folder: vm.options.folderOf(vm.key), file: &record.Record{}, rec: vm.newRecord(given)}
-	if err := h.make(ctx); err != nil {
+	err := h.make(ctx)
+	for range asideTries {
+		if !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		err = h.make(ctx) // gc has taken the folder away, which for a moment had no lock
+	}
+	if err != nil {
 		code := InvalidState
 		if errors.Is(err, fs.ErrExist) {
 			code = VMExists
@@ -193,6 +207,18 @@ func (m *Manager) dropName(name, key string) error {
 		return nil
 	}
 	return removeIfThere(link)
+}
+
+// freeName is dropName for who does not have the lock on the names: another VM may be about to take this one.
+func (m *Manager) freeName(name, key string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), noteLimit)
+	defer cancel()
+	lock, err := m.lockNames(ctx)
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	return m.dropName(name, key)
 }
 
 func (m *Manager) nameLink(name string) string {
