@@ -53,7 +53,7 @@ func (r *row) wantUsable(t *testing.T, vm *VM, phase Phase) {
 		must("resume", vm.Resume(ctx))
 	}
 	live := phase == PhaseRunning || phase == PhasePaused
-	if r.op == "restore" && !live {
+	if home := vm.look().rec.Home; home != nil && home.Restored != "" && !live {
 		return // there is no kernel to start it with
 	}
 	if live {
@@ -65,7 +65,7 @@ func (r *row) wantUsable(t *testing.T, vm *VM, phase Phase) {
 	if r.marked() {
 		h.wantMark(t, id, id)
 	}
-	if r.op == "restore" {
+	if r.op == "restore" && live {
 		h.wantMark(t, id, "source")
 		must("stop", vm.Stop(ctx))
 		return

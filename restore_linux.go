@@ -63,13 +63,12 @@ func (vm *VM) Restore(ctx context.Context, dir string, options RestoreOptions) e
 	if err := h.require(ctx, op, Created); err != nil {
 		return err
 	}
-	h.rec.Config = *snapshot.given(vm.id)
 	then := journalRunning
 	if options.Paused {
 		then = journalPaused
 	}
 	return h.bringUp(ctx, op, bringing{
-		binary: binary, then: then,
+		binary: binary, then: then, config: snapshot.given(vm.id),
 		stage: func(ctx context.Context, home *home) error { return vm.restoreHome(ctx, home, snapshot, dir) },
 		configure: func(ctx context.Context, in *instance, home *home) error {
 			return vm.load(ctx, in, home, snapshot, options)

@@ -103,6 +103,7 @@ type bringing struct {
 	stage     func(context.Context, *home) error            // into a home that is new
 	configure func(context.Context, *instance, *home) error // the VMM, to where the guest runs
 	then      journalState
+	config    *Config // what the VM is from now on; nil: what it was
 
 	stageStep, tellStep step
 }
@@ -114,7 +115,7 @@ func (h *held) bringUp(ctx context.Context, op string, b bringing) (err error) {
 	if err := h.settle(ctx); err != nil {
 		return vm.fail(op, InvalidState, fmt.Errorf("what the last run left could not be taken away: %w", err))
 	}
-	fresh := h.rec.Home == nil
+	before := h.rec
 	var link *monitorLink
 	defer func() {
 		if link != nil {
@@ -122,7 +123,7 @@ func (h *held) bringUp(ctx context.Context, op string, b bringing) (err error) {
 		}
 		if err != nil {
 			vm.options.Logger.Info("VM did not start", "vm", vm.id, "error", err)
-			h.giveUp(ctx, fresh, err)
+			h.giveUp(ctx, before, err)
 		}
 	}()
 	if err := h.begin(); err != nil {
@@ -220,6 +221,9 @@ func (h *held) makeHome(ctx context.Context, b bringing) (*home, error) {
 	if err != nil {
 		return nil, vm.fail("start", InvalidState, err)
 	}
+	if b.config != nil {
+		h.rec.Config = *b.config
+	}
 	h.rec.Home, h.rec.VMM.Binary, h.rec.Instance, h.rec.Boot, h.rec.StartedAt = staged.record(), b.binary, h.jour.Instance, boot, time.Now().UTC()
 	if err := vm.options.hook.take(stepStartRecord, h.save); err != nil {
 		return nil, vm.fail("start", InvalidState, err)
@@ -271,12 +275,10 @@ func (h *held) spawn(ctx context.Context, link *monitorLink, home *home, binary 
 func identityText(p record.Process) string { return fmt.Sprintf("%d/%d", p.PID, p.Start) }
 
 // giveUp walks a start back that failed.
-func (h *held) giveUp(ctx context.Context, fresh bool, why error) {
+func (h *held) giveUp(ctx context.Context, before vmRecord, why error) {
 	vm := h.vm
 	ctx = context.WithoutCancel(ctx)
-	if fresh {
-		h.rec.Home = nil
-	}
+	h.rec.Home, h.rec.Config = before.Home, before.Config
 	if h.journal == nil {
 		return // nothing was begun
 	}
