@@ -25,6 +25,9 @@ func run(m *testing.M) int {
 	if smartvm.PlayVMM() || smartvm.PlayPart() {
 		return 0
 	}
+	if err := smartvm.SetModelRuns(); err != nil {
+		log.Fatal(err)
+	}
 	dir, err := os.MkdirTemp("", "smartvm-example-")
 	if err != nil {
 		log.Fatal(err)

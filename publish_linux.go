@@ -152,6 +152,10 @@ func (h *held) make(ctx context.Context) (err error) {
 		return err
 	}
 	defer names.Release()
+	// Who has this id may have the name, too, and is to keep it.
+	if _, err := os.Lstat(final); err == nil {
+		return h.exists()
+	}
 	if err := hook.take(stepCreateName, func() error { return h.vm.manager.takeName(h.rec.Name, h.vm.key) }); err != nil {
 		return err
 	}
@@ -165,7 +169,7 @@ func (h *held) make(ctx context.Context) (err error) {
 func (h *held) publishAs(aside string) error {
 	err := os.Rename(aside, h.folder.data)
 	if _, statErr := os.Lstat(h.folder.data); err != nil && statErr == nil {
-		return &Error{Code: VMExists, Err: fmt.Errorf("there is a VM of this id already, in %s; remove it first, or choose another id", h.folder.data)}
+		return h.exists()
 	}
 	if err == nil && h.rec.Kept {
 		if err = atomicfile.SyncDir(filepath.Dir(h.folder.data)); err != nil {
@@ -173,6 +177,10 @@ func (h *held) publishAs(aside string) error {
 		}
 	}
 	return err
+}
+
+func (h *held) exists() error {
+	return &Error{Code: VMExists, Err: fmt.Errorf("there is a VM of this id already, in %s; remove it first, or choose another id", h.folder.data)}
 }
 
 // lockNames takes the lock on the VMs' names. It comes before any VM's lock.

@@ -148,3 +148,14 @@ func (p pair) judge(t *testing.T, h house, id string, workers ...*worker) {
 		t.Errorf("the name is the VM %s's, and there are %v", vm.ID(), phases)
 	}
 }
+
+func TestAVMKeepsItsNameWhenItsIDIsAskedForAgain(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	again := deed{Op: "create", VM: "vm", Name: "name"}
+	h.do(t, again)
+	wantCode(t, again.perform(t.Context(), h.manager(t), h), VMExists)
+	if vm, err := h.manager(t).Find("name"); err != nil || vm.ID() != "vm" {
+		t.Errorf("the name leads to %v, %v", vm, err)
+	}
+}
