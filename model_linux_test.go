@@ -321,8 +321,11 @@ func (m *model) together(rt *rapid.T, id, one, two string) {
 	for _, order := range [][2]int{{0, 1}, {1, 0}} {
 		v, went := *m.vms[id], [2]bool{}
 		for _, i := range order {
-			if next, ok := v.after([]string{one, two}[i], false, "name-of-"+id); ok {
+			op := []string{one, two}[i]
+			if next, ok := v.after(op, false, "name-of-"+id); ok {
 				v, went[i] = next, true
+			} else if v.phase == absent && (op == "remove" || op == "force") {
+				went[i] = well[i] // that it is gone already is no error, for who had found it
 			}
 		}
 		if v.phase == phase && went == well {
