@@ -3,10 +3,11 @@ package smartvm
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
+
+	"smartvm/internal/lazyregexp"
 )
 
 // CreateOptions say how a VM lives, beside what it is made of. The zero value is a VM of the manager's own: it has no
@@ -87,7 +88,7 @@ func (r Restart) String() string {
 	return string(r.Mode)
 }
 
-var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+var namePattern = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
 
 // CheckName tells what is wrong with a VM's name.
 func CheckName(name string) error {

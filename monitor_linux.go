@@ -118,7 +118,7 @@ func (m *monitor) run(hook stepHook) error {
 		return err
 	}
 	held, by := m.watch()
-	note := m.describe(by, held)
+	note := m.describe(by)
 	noteErr := hook.take(stepMonitorNote, func() error { return writeExit(folder{data: m.spec.Folder}, note) })
 	undone := m.steps.Unwind(context.Background()) // frees the monitor's lock: the note is there
 	_ = m.link.send(monitorMessage{Ended: &note})
@@ -287,7 +287,7 @@ func (m *monitor) guestIsUp() {
 }
 
 // describe says how the VM ended.
-func (m *monitor) describe(by string, held bool) ExitNote {
+func (m *monitor) describe(by string) ExitNote {
 	exit := m.process.Exit()
 	m.console.Settle()
 	m.log.Settle()
@@ -304,7 +304,7 @@ func (m *monitor) describe(by string, held bool) ExitNote {
 	note.Panic = panicLine(m.console.Tail())
 	note.OutOfMemory = guestOutOfMemory(m.console.Tail()) || exit.Signal == 9 && note.By == "" && oomKills() > m.oomKill
 	if m.command != nil {
-		note.Command = m.command.status(held)
+		note.Command = m.command.status()
 	}
 	return note
 }

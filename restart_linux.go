@@ -164,5 +164,10 @@ func (vm *VM) startAgain(ctx context.Context, instance uint64) error {
 	if err != nil {
 		return err
 	}
-	return h.start(ctx, op, binary)
+	early, err := vm.startMonitor()
+	if err != nil {
+		return err
+	}
+	defer early.giveBack()
+	return h.start(ctx, op, binary, early)
 }

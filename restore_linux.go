@@ -55,6 +55,11 @@ func (vm *VM) Restore(ctx context.Context, dir string, options RestoreOptions) e
 	if err := snapshot.fits(ctx, dir, vm, binary); err != nil {
 		return vm.fail(op, SnapshotIncompatible, err)
 	}
+	early, err := vm.startMonitor()
+	if err != nil {
+		return vm.fail(op, InvalidState, fmt.Errorf("start the monitor: %w", err))
+	}
+	defer early.giveBack()
 	h, err := vm.acquire(ctx, op)
 	if err != nil {
 		return err
@@ -69,7 +74,7 @@ func (vm *VM) Restore(ctx context.Context, dir string, options RestoreOptions) e
 		then = journalPaused
 	}
 	return h.bringUp(ctx, op, bringing{
-		binary: binary, then: then,
+		binary: binary, monitor: early, then: then,
 		stage: func(ctx context.Context, home *home) error { return vm.restoreHome(ctx, home, snapshot, dir) },
 		configure: func(ctx context.Context, in *instance, home *home) error {
 			return vm.load(ctx, in, home, snapshot, options)

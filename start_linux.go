@@ -30,6 +30,11 @@ func (vm *VM) Start(ctx context.Context) error {
 		return err
 	}
 	defer vm.markStarting()()
+	early, err := vm.startMonitor()
+	if err != nil {
+		return vm.fail(op, InvalidState, fmt.Errorf("start the monitor: %w", err))
+	}
+	defer early.giveBack()
 	h, err := vm.acquire(ctx, op)
 	if err != nil {
 		return err
@@ -40,7 +45,7 @@ func (vm *VM) Start(ctx context.Context) error {
 		return vm.fail(op, InvalidConfig, err)
 	}
 	h.rec.Restarts = 0
-	return h.start(ctx, op, binary)
+	return h.start(ctx, op, binary, early)
 }
 
 // binary returns the VMM to run: what this process is configured with, else what ran the VM the last time.
@@ -65,12 +70,12 @@ func (vm *VM) markStarting() (done func()) {
 	return func() { set(false) }
 }
 
-func (h *held) start(ctx context.Context, op, binary string) error {
+func (h *held) start(ctx context.Context, op, binary string, early *startedMonitor) error {
 	if err := h.require(ctx, op, Created, Stopped, Failed); err != nil && !errors.Is(err, VMMExited) {
 		return err
 	}
 	return h.bringUp(ctx, op, bringing{
-		binary: binary, then: journalRunning,
+		binary: binary, monitor: early, then: journalRunning,
 		stage: func(ctx context.Context, home *home) error { return h.vm.furnish(ctx, op, home, drive.Stage) },
 		configure: func(ctx context.Context, in *instance, home *home) error {
 			vmm := vmmConfig(&home.seen)
@@ -100,6 +105,7 @@ func (vm *VM) check(op string) error {
 // bringing says in what a start and a restore differ.
 type bringing struct {
 	binary    string
+	monitor   *startedMonitor                               // which has been coming up since before the VM's lock was taken
 	stage     func(context.Context, *home) error            // into a home that is new
 	configure func(context.Context, *instance, *home) error // the VMM, to where the guest runs
 	then      journalState
@@ -115,27 +121,21 @@ func (h *held) bringUp(ctx context.Context, op string, b bringing) (err error) {
 		return vm.fail(op, InvalidState, fmt.Errorf("what the last run left could not be taken away: %w", err))
 	}
 	fresh := h.rec.Home == nil
-	var link *monitorLink
+	link := b.monitor.link
 	defer func() {
-		if link != nil {
-			vm.keep(link, err == nil)
+		if err == nil {
+			b.monitor.letGo()
+			return
 		}
-		if err != nil {
-			vm.options.Logger.Info("VM did not start", "vm", vm.id, "error", err)
-			h.giveUp(ctx, fresh, err)
-		}
+		b.monitor.giveBack() // which ends the VMM that it may have started
+		vm.options.Logger.Info("VM did not start", "vm", vm.id, "error", err)
+		h.giveUp(ctx, fresh, err)
 	}()
 	if err := h.begin(); err != nil {
 		return vm.fail(op, InvalidState, err)
 	}
+	h.jour.Monitor = b.monitor.identity
 	vm.startWatch()
-	err = vm.options.hook.take(stepStartMonitor, func() (err error) {
-		link, h.jour.Monitor, err = vm.startMonitor()
-		return err
-	})
-	if err != nil {
-		return vm.fail(op, InvalidState, fmt.Errorf("start the monitor: %w", err))
-	}
 	home, err := h.makeHome(ctx, b)
 	if err != nil {
 		return err

@@ -121,9 +121,19 @@ func (h *held) askAgent(ctx context.Context, in *instance, grace time.Duration) 
 	if _, err := os.Lstat(filepath.Join(h.folder.runtime, readyName)); err != nil {
 		return false
 	}
+	agent := agentAt(h.rec.Home)
+	if h.rec.Command != nil {
+		// The guest ends with its command. One that ends by SIGTERM can still say how; a shutdown gives it no time for that.
+		termCtx, cancel := context.WithTimeout(ctx, grace/2)
+		defer cancel()
+		if agent.SignalMain(termCtx, int(syscall.SIGTERM)) == nil && in.process.AwaitEnd(termCtx) == nil {
+			return true
+		}
+		grace /= 2
+	}
 	ctx, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
-	if err := agentAt(h.rec.Home).Shutdown(ctx); err != nil {
+	if err := agent.Shutdown(ctx); err != nil {
 		return false
 	}
 	_ = in.process.AwaitEnd(ctx)
