@@ -266,6 +266,11 @@ func (vm *VM) snapshotSpace(h *home, parent string, memory int64) error {
 		}
 		need += used
 	}
+	if parent == vm.manager.snapshotsDir() {
+		if err := vm.options.checkQuota("snapshots", vm.options.SnapshotQuota, func() int64 { return diskUsage(parent) }, need); err != nil {
+			return err
+		}
+	}
 	return drive.CheckSpace(parent, need)
 }
 

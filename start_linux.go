@@ -76,7 +76,12 @@ func (h *held) start(ctx context.Context, op, binary string, early *startedMonit
 	}
 	return h.bringUp(ctx, op, bringing{
 		binary: binary, monitor: early, then: journalRunning,
-		stage: func(ctx context.Context, home *home) error { return h.vm.furnish(ctx, op, home, drive.Stage) },
+		stage: func(ctx context.Context, home *home) error {
+			if err := h.vm.driveQuota(); err != nil {
+				return h.vm.fail(op, DriveStageFailed, err)
+			}
+			return h.vm.furnish(ctx, op, home, drive.Stage)
+		},
 		configure: func(ctx context.Context, in *instance, home *home) error {
 			vmm := vmmConfig(&home.seen)
 			if err := sendObservers(ctx, in.client, &home.seen, vmm); err != nil {
