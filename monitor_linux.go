@@ -258,8 +258,19 @@ func (m *monitor) heldOnto(live bool, gone <-chan struct{}) bool {
 			return true
 		}
 	}
+	return m.ending() != ""
+}
+
+// ending is the call that is about to end the VM. One that was killed over it is about to do nothing.
+func (m *monitor) ending() string {
 	_, jour, err := readJournal(m.spec.Runtime)
-	return err == nil && jour.Instance == m.spec.Instance && jour.Ending != ""
+	if err != nil || jour.Instance != m.spec.Instance {
+		return ""
+	}
+	if held, err := record.Held(filepath.Join(m.spec.Folder, lockName)); err != nil || !held {
+		return ""
+	}
+	return jour.Ending
 }
 
 func (m *monitor) end() {
@@ -295,8 +306,8 @@ func (m *monitor) describe(by string) ExitNote {
 		Instance: m.spec.Instance, At: exit.At.UTC(), Code: exit.Code, Signal: int(exit.Signal), Meaning: exit.Meaning(), By: by,
 		LastOutput: lastOutput(m.log.Tail(), m.console.Tail()),
 	}
-	if _, jour, err := readJournal(m.spec.Runtime); note.By == "" && err == nil && jour.Instance == m.spec.Instance {
-		note.By = jour.Ending
+	if note.By == "" {
+		note.By = m.ending()
 	}
 	if by == byOrphan {
 		note.Error = "the process that the VM was bound to is gone"

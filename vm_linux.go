@@ -182,6 +182,7 @@ func (h *held) load() (err error) {
 		h.vm.options.Logger.Warn("the VM's journal is damaged", "vm", h.vm.id, "error", err)
 		h.journal, h.jour = &record.Record{}, vmJournal{Instance: h.rec.Instance, State: journalStarting}
 	}
+	h.jour.Ending = "" // a call that was to end the VM, and was killed over it
 	return nil
 }
 
