@@ -23,24 +23,34 @@ import (
 // folder yet and another has its id or name; VMLocked when another call on it does not end.
 func (vm *VM) Start(ctx context.Context) error {
 	const op = "start"
-	if look := vm.look(); look.rec.Home != nil && look.rec.Home.Restored != "" {
-		return vm.fail(op, InvalidState, errors.New("the VM was restored from a snapshot and cannot boot; restore the snapshot again in a new VM"))
-	}
-	if err := vm.check(op); err != nil {
-		return err
-	}
 	defer vm.markStarting()()
-	h, err := vm.acquire(ctx, op)
+	h, binary, err := vm.prepareStart(ctx, op)
 	if err != nil {
 		return err
 	}
 	defer h.release()
-	binary, err := h.binary()
-	if err != nil {
-		return vm.fail(op, InvalidConfig, err)
-	}
 	h.rec.Restarts = 0
 	return h.start(ctx, op, binary)
+}
+
+// prepareStart looks whether the VM can boot, before anything is done about it, and returns its lock and its VMM.
+func (vm *VM) prepareStart(ctx context.Context, op string) (*held, string, error) {
+	if look := vm.look(); look.rec.Home != nil && look.rec.Home.Restored != "" {
+		return nil, "", vm.fail(op, InvalidState, errors.New("the VM was restored from a snapshot and cannot boot; restore the snapshot again in a new VM"))
+	}
+	if err := vm.check(op); err != nil {
+		return nil, "", err
+	}
+	h, err := vm.acquire(ctx, op)
+	if err != nil {
+		return nil, "", err
+	}
+	binary, err := h.binary()
+	if err != nil {
+		h.release()
+		return nil, "", vm.fail(op, InvalidConfig, err)
+	}
+	return h, binary, nil
 }
 
 // binary returns the VMM to run: what this process is configured with, else what ran the VM the last time.
