@@ -30,11 +30,11 @@ const Blank drive.Method = "blank"
 
 // StagedDrive tells how a drive was prepared.
 type StagedDrive struct {
-	DriveID string
-	Method  drive.Method
-	Source  string
-	Path    string // what the guest writes to
-	Written int64  // bytes that were written for it
+	DriveID string       `json:"driveId"`
+	Method  drive.Method `json:"method"`
+	Source  string       `json:"source,omitempty"`
+	Path    string       `json:"path"`    // what the guest writes to
+	Written int64        `json:"written"` // bytes that were written for it
 }
 
 // loadHome returns the home that the record tells of.

@@ -74,7 +74,7 @@ func (vm *VM) Restore(ctx context.Context, dir string, options RestoreOptions) e
 		then = journalPaused
 	}
 	return h.bringUp(ctx, op, bringing{
-		binary: binary, monitor: early, then: then,
+		prepared: prepared{binary, early}, then: then,
 		stage: func(ctx context.Context, home *home) error { return vm.restoreHome(ctx, home, snapshot, dir) },
 		configure: func(ctx context.Context, in *instance, home *home) error {
 			return vm.load(ctx, in, home, snapshot, options)

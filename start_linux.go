@@ -23,29 +23,44 @@ import (
 // folder yet and another has its id or name; VMLocked when another call on it does not end.
 func (vm *VM) Start(ctx context.Context) error {
 	const op = "start"
-	if look := vm.look(); look.rec.Home != nil && look.rec.Home.Restored != "" {
-		return vm.fail(op, InvalidState, errors.New("the VM was restored from a snapshot and cannot boot; restore the snapshot again in a new VM"))
-	}
-	if err := vm.check(op); err != nil {
-		return err
-	}
 	defer vm.markStarting()()
-	early, err := vm.startMonitor()
-	if err != nil {
-		return vm.fail(op, InvalidState, fmt.Errorf("start the monitor: %w", err))
-	}
-	defer early.giveBack()
-	h, err := vm.acquire(ctx, op)
+	h, prepared, err := vm.prepareStart(ctx, op)
 	if err != nil {
 		return err
 	}
 	defer h.release()
-	binary, err := h.binary()
-	if err != nil {
-		return vm.fail(op, InvalidConfig, err)
-	}
+	defer prepared.monitor.giveBack()
 	h.rec.Restarts = 0
-	return h.start(ctx, op, binary, early)
+	return h.start(ctx, op, prepared)
+}
+
+// prepared is what a start needs beside the VM's lock.
+type prepared struct {
+	binary  string
+	monitor *startedMonitor // which has been coming up since before the lock was taken
+}
+
+// prepareStart looks whether the VM can boot, before anything is done about it, and returns its lock and its VMM.
+func (vm *VM) prepareStart(ctx context.Context, op string) (h *held, p prepared, err error) {
+	if look := vm.look(); look.rec.Home != nil && look.rec.Home.Restored != "" {
+		return nil, p, vm.fail(op, InvalidState, errors.New("the VM was restored from a snapshot and cannot boot; restore the snapshot again in a new VM"))
+	}
+	if err := vm.check(op); err != nil {
+		return nil, p, err
+	}
+	if p.monitor, err = vm.startMonitor(); err != nil {
+		return nil, p, vm.fail(op, InvalidState, fmt.Errorf("start the monitor: %w", err))
+	}
+	if h, err = vm.acquire(ctx, op); err != nil {
+		p.monitor.giveBack()
+		return nil, p, err
+	}
+	if p.binary, err = h.binary(); err != nil {
+		p.monitor.giveBack()
+		h.release()
+		return nil, p, vm.fail(op, InvalidConfig, err)
+	}
+	return h, p, nil
 }
 
 // binary returns the VMM to run: what this process is configured with, else what ran the VM the last time.
@@ -70,12 +85,12 @@ func (vm *VM) markStarting() (done func()) {
 	return func() { set(false) }
 }
 
-func (h *held) start(ctx context.Context, op, binary string, early *startedMonitor) error {
+func (h *held) start(ctx context.Context, op string, p prepared) error {
 	if err := h.require(ctx, op, Created, Stopped, Failed); err != nil && !errors.Is(err, VMMExited) {
 		return err
 	}
 	return h.bringUp(ctx, op, bringing{
-		binary: binary, monitor: early, then: journalRunning,
+		prepared: p, then: journalRunning,
 		stage: func(ctx context.Context, home *home) error {
 			if err := h.vm.driveQuota(); err != nil {
 				return h.vm.fail(op, DriveStageFailed, err)
@@ -109,8 +124,7 @@ func (vm *VM) check(op string) error {
 
 // bringing says in what a start and a restore differ.
 type bringing struct {
-	binary    string
-	monitor   *startedMonitor                               // which has been coming up since before the VM's lock was taken
+	prepared
 	stage     func(context.Context, *home) error            // into a home that is new
 	configure func(context.Context, *instance, *home) error // the VMM, to where the guest runs
 	then      journalState
