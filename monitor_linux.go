@@ -43,7 +43,8 @@ type monitor struct {
 type monitorSpec struct {
 	ID        string        `json:"id"`
 	Key       string        `json:"key"`
-	Folder    string        `json:"folder"`  // the VM's, where the VMM works
+	Folder    string        `json:"folder"`  // the VM's
+	Work      string        `json:"work"`    // where the VMM works
 	Runtime   string        `json:"runtime"` // of the sockets
 	Instance  uint64        `json:"instance"`
 	Binary    string        `json:"binary"`
@@ -157,7 +158,7 @@ func (m *monitor) spawn() (err error) {
 	}
 	m.oomKill = oomKills()
 	m.process, err = firecracker.Spawn(context.Background(), firecracker.Command{
-		Path: m.spec.Binary, Dir: m.spec.Folder, Socket: apiSocket, ID: m.spec.Key, Args: m.spec.Args, Env: m.spec.Env,
+		Path: m.spec.Binary, Dir: m.spec.Work, Socket: apiSocket, ID: m.spec.Key, Args: m.spec.Args, Env: m.spec.Env,
 		Console: m.console, Stderr: m.log,
 	})
 	if err != nil {
@@ -181,7 +182,7 @@ func (m *monitor) spawn() (err error) {
 func (m *monitor) collect(fifo, log string, limit int64) (*firecracker.Console, error) {
 	to := newLogWriter(filepath.Join(m.spec.Folder, log), limit)
 	m.steps.Add("close "+log, func(context.Context) error { return to.Close() })
-	console, err := firecracker.NewConsole(filepath.Join(m.spec.Folder, fifo))
+	console, err := firecracker.NewConsole(filepath.Join(m.spec.Work, fifo))
 	if err != nil {
 		return nil, err
 	}

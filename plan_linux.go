@@ -37,7 +37,7 @@ func (vm *VM) Plan(ctx context.Context) (Plan, error) {
 	}
 	return Plan{
 		VMM:    vm.options.vmmCommand(binary, vm.key, &h.seen),
-		Folder: h.folder.data, RuntimeDir: h.folder.runtime, Drives: h.drives, Config: vmmConfig(&h.seen), Serial: vmmSerial(h.seen.Serial), Notes: notes,
+		Folder: h.folder.work, RuntimeDir: h.folder.runtime, Drives: h.drives, Config: vmmConfig(&h.seen), Serial: vmmSerial(h.seen.Serial), Notes: notes,
 	}, nil
 }
 

@@ -120,12 +120,7 @@ func (h *held) make(ctx context.Context) (err error) {
 	}
 	final := h.folder.data
 	h.folder.data = aside
-	err = hook.take(stepCreateRecord, func() error {
-		if err := os.Symlink(h.rec.Runtime, h.folder.path(runLink)); err != nil {
-			return err
-		}
-		return h.save()
-	})
+	err = hook.take(stepCreateRecord, h.save)
 	h.folder.data = final
 	if err != nil {
 		return err

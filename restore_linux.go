@@ -109,7 +109,7 @@ func (vm *VM) load(ctx context.Context, in *instance, h *home, snapshot *Snapsho
 		return err
 	}
 	// The files are open or mapped now; the name is free for the VM's own snapshots.
-	if err := os.Remove(h.folder.path(snapshotLink)); err != nil {
+	if err := os.Remove(h.folder.seen(snapshotLink)); err != nil {
 		return vm.fail("restore", InvalidState, err)
 	}
 	return nil
@@ -179,7 +179,7 @@ func (vm *VM) restoreHome(ctx context.Context, h *home, s *Snapshot, dir string)
 		}
 	}
 	if v := h.onHost.Vsock; v != nil && !filepath.IsAbs(v.UDSPath) {
-		v.UDSPath = h.folder.path(v.UDSPath)
+		v.UDSPath = h.folder.seen(v.UDSPath)
 	}
 	return nil
 }
@@ -188,7 +188,7 @@ func (h *home) restoreDrive(ctx context.Context, d SnapshotDrive, dir string) er
 	if !filepath.IsLocal(d.Path) {
 		return fmt.Errorf("its path %q leaves the VM's folder: it was not staged, and two VMs must not write to one file; snapshot a VM with staged drives", d.Path)
 	}
-	target := h.folder.path(d.Path)
+	target := h.folder.seen(d.Path)
 	if err := os.MkdirAll(filepath.Dir(target), 0o700); err != nil {
 		return err
 	}

@@ -85,7 +85,7 @@ func (h *held) endProcesses(ctx context.Context) error {
 		return nil
 	}
 	// Spawned, perhaps, and never noted. It is looked for among all processes, which takes its time with many.
-	inside, err := record.ProcessesIn(h.folder.data)
+	inside, err := record.ProcessesIn(h.folder.work)
 	if err != nil {
 		return err
 	}

@@ -188,7 +188,7 @@ func (held *held) saveInto(ctx context.Context, in *instance, h *home, aside str
 	if err := h.folder.link(aside, snapshotLink); err != nil {
 		return vm.fail("snapshot", SnapshotFailed, err)
 	}
-	defer os.Remove(h.folder.path(snapshotLink))
+	defer os.Remove(h.folder.seen(snapshotLink))
 	if err := in.client.CreateSnapshot(ctx, request); err != nil {
 		return held.vmmError(ctx, "snapshot", in, err)
 	}
@@ -218,7 +218,7 @@ func (held *held) describeSnapshot(ctx context.Context, in *instance, seen *Conf
 func (s *Snapshot) addDrives(ctx context.Context, h *home, dir string) error {
 	for i := range s.Config.Drives {
 		d := &s.Config.Drives[i]
-		host := h.folder.path(d.PathOnHost)
+		host := h.folder.seen(d.PathOnHost)
 		if filepath.IsAbs(d.PathOnHost) {
 			host = d.PathOnHost
 		}
@@ -258,7 +258,7 @@ func (vm *VM) snapshotSpace(h *home, parent string, memory int64) error {
 		}
 		path := d.PathOnHost
 		if !filepath.IsAbs(path) {
-			path = h.folder.path(path)
+			path = h.folder.seen(path)
 		}
 		used, err := drive.DataSize(path)
 		if err != nil {

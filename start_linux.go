@@ -196,7 +196,10 @@ func (h *held) begin() error {
 		if err := os.Mkdir(h.folder.runtime, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
-		return secureDir(h.folder.runtime)
+		if err := secureDir(h.folder.runtime); err != nil {
+			return err
+		}
+		return h.folder.makeWork()
 	})
 	if err != nil {
 		return err
@@ -231,7 +234,7 @@ func (h *held) makeHome(ctx context.Context, b bringing) (*home, error) {
 			return nil, vm.fail("start", InvalidConfig, fmt.Errorf("vsock.udsPath: %s is there already; choose another path, or remove it when nothing uses it", v.UDSPath))
 		}
 		// Firecracker makes the socket and never removes it.
-		if filepath.Dir(v.UDSPath) != h.folder.path(runLink) {
+		if filepath.Dir(v.UDSPath) != h.folder.seen(runLink) {
 			h.journal.Intend(kindSocket, v.UDSPath)
 		}
 	}
@@ -250,7 +253,7 @@ func (h *held) makeHome(ctx context.Context, b bringing) (*home, error) {
 func (h *held) spawn(ctx context.Context, link *monitorLink, home *home, binary string) error {
 	vm := h.vm
 	spec := monitorSpec{
-		ID: vm.id, Key: vm.key, Folder: h.folder.data, Runtime: h.folder.runtime, Instance: h.jour.Instance,
+		ID: vm.id, Key: vm.key, Folder: h.folder.data, Work: h.folder.work, Runtime: h.folder.runtime, Instance: h.jour.Instance,
 		Binary: binary, Args: append(vm.options.logArgs(&home.seen), vm.options.VMMArgs...), Env: vm.options.vmmEnv(),
 		Guest: home.seen.Guest != nil, Restored: home.restored != "", Command: h.rec.Command, Timeout: h.rec.Timeout,
 		Attached: vm.create.Attached, Settle: vm.options.Settle, SettleEnv: vm.options.settleEnv(h.rec),

@@ -246,7 +246,7 @@ func (vm *VM) attach(rec vmRecord, jour vmJournal) (*instance, error) {
 		return vm.live, nil
 	}
 	process, err := firecracker.Attach(firecracker.Attachment{
-		PID: jour.VMM.PID, Path: rec.VMM.Binary, Socket: vm.options.folderOf(vm.key).path(apiSocket), AllowVersions: rec.VMM.AllowVersions,
+		PID: jour.VMM.PID, Path: rec.VMM.Binary, Socket: vm.options.folderOf(vm.key).seen(apiSocket), AllowVersions: rec.VMM.AllowVersions,
 		Check: func() error {
 			if !jour.VMM.Alive() {
 				return errVMMGone
