@@ -296,3 +296,9 @@ func OpenSnapshot(dir string) (*Snapshot, error) {
 	}
 	return &snapshot, nil
 }
+
+// Emulated tells whether the snapshot is one of the emulator's: nothing else loads it.
+func (s *Snapshot) Emulated() bool { return s.VMM != firecrackerAppName }
+
+// firecrackerAppName is what Firecracker calls itself (InstanceInfo.AppName).
+const firecrackerAppName = "Firecracker"
