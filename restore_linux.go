@@ -68,7 +68,7 @@ func (vm *VM) Restore(ctx context.Context, dir string, options RestoreOptions) e
 	if err := h.require(ctx, op, Created); err != nil {
 		return err
 	}
-	h.rec.Config = *snapshot.given(vm.id)
+	h.rec.Config, h.rec.Command = *snapshot.given(vm.id), snapshot.Command.clone()
 	then := journalRunning
 	if options.Paused {
 		then = journalPaused

@@ -44,8 +44,9 @@ type Snapshot struct {
 	CPUModel        string `json:"cpuModel"`
 	HostKernel      string `json:"hostKernel"`
 
-	Config Config          `json:"config"` // as the VMM was told it: paths relative to a VM's folder
-	Drives []SnapshotDrive `json:"drives"`
+	Config  Config          `json:"config"`            // as the VMM was told it: paths relative to a VM's folder
+	Command *Command        `json:"command,omitempty"` // what the guest lived for, and goes on with
+	Drives  []SnapshotDrive `json:"drives"`
 }
 
 // SnapshotDrive is a file behind a drive.
@@ -210,7 +211,7 @@ func (held *held) describeSnapshot(ctx context.Context, in *instance, seen *Conf
 	return &Snapshot{
 		SchemaVersion: 1, VM: vm.id, CreatedAt: time.Now().UTC(),
 		VMM: info.AppName, VMMVersion: info.VMMVersion, SnapshotVersion: build.snapshots.String(),
-		Arch: vm.options.Arch, CPUModel: host.cpuModel, HostKernel: host.kernel, Config: *seen.clone(),
+		Arch: vm.options.Arch, CPUModel: host.cpuModel, HostKernel: host.kernel, Config: *seen.clone(), Command: held.rec.Command.clone(),
 	}, nil
 }
 
