@@ -87,7 +87,7 @@ func (b *bystander) read(tb testing.TB) map[string]string {
 	tb.Helper()
 	texts := map[string]string{}
 	for _, path := range []string{b.house.vmFolder(bystanderID), b.house.runtime(bystanderID)} {
-		for _, name := range []string{recordName, journalName, "drives/data-disk"} {
+		for _, name := range []string{recordName, journalName, workDir + "/drives/data-disk"} {
 			text, err := os.ReadFile(filepath.Join(path, name))
 			if err == nil {
 				texts[filepath.Join(path, name)] = string(text)

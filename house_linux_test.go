@@ -114,7 +114,9 @@ func (h house) vmFolder(id string) string { return h.path("data/vms/" + keyOf(id
 
 func (h house) runtime(id string) string { return h.path("run/" + keyOf(id)) }
 
-func (h house) staged(id string) string { return filepath.Join(h.vmFolder(id), "drives", "data-disk") }
+func (h house) staged(id string) string {
+	return filepath.Join(h.vmFolder(id), workDir, "drives", "data-disk")
+}
 
 // mark writes into the VM's drive what is the VM's alone.
 func (h house) mark(tb testing.TB, id string) {

@@ -84,7 +84,7 @@ func (v modelled) between(op string) []Phase {
 	switch op {
 	case "start", "restore":
 		phases = append(phases, PhaseFailed)
-	case "force":
+	case "force", "stop": // whose end the monitor noted after the caller's
 		phases = append(phases, PhaseKilled)
 	case "snapshot":
 		phases = append(phases, PhasePaused)

@@ -46,7 +46,8 @@ type monitor struct {
 type monitorSpec struct {
 	ID        string        `json:"id"`
 	Key       string        `json:"key"`
-	Folder    string        `json:"folder"`  // the VM's, where the VMM works
+	Folder    string        `json:"folder"`  // the VM's
+	Work      string        `json:"work"`    // where the VMM works
 	Runtime   string        `json:"runtime"` // of the sockets
 	Instance  uint64        `json:"instance"`
 	Binary    string        `json:"binary"`
@@ -121,7 +122,7 @@ func (m *monitor) run(hook stepHook) error {
 		return err
 	}
 	by := m.watch()
-	ending := m.isBeingEnded()
+	ending := m.ending() != "" // whoever ends the VM will put it in order, too
 	note := m.describe(by)
 	noteErr := hook.take(stepMonitorNote, func() error { return writeExit(folder{data: m.spec.Folder}, note) })
 	undone := m.steps.Unwind(context.Background()) // frees the monitor's lock: the note is there
@@ -161,7 +162,7 @@ func (m *monitor) spawn() (err error) {
 	}
 	m.oomKill = oomKills()
 	m.process, err = firecracker.Spawn(context.Background(), firecracker.Command{
-		Path: m.spec.Binary, Dir: m.spec.Folder, Socket: apiSocket, ID: m.spec.Key, Args: m.spec.Args, Env: m.spec.Env,
+		Path: m.spec.Binary, Dir: m.spec.Work, Socket: apiSocket, ID: m.spec.Key, Args: m.spec.Args, Env: m.spec.Env,
 		Console: m.console, Stderr: m.log,
 	})
 	if err != nil {
@@ -185,7 +186,7 @@ func (m *monitor) spawn() (err error) {
 func (m *monitor) collect(fifo, log string, limit int64) (*firecracker.Console, error) {
 	to := newLogWriter(filepath.Join(m.spec.Folder, log), limit)
 	m.steps.Add("close "+log, func(context.Context) error { return to.Close() })
-	console, err := firecracker.NewConsole(filepath.Join(m.spec.Folder, fifo))
+	console, err := firecracker.NewConsole(filepath.Join(m.spec.Work, fifo))
 	if err != nil {
 		return nil, err
 	}
@@ -257,10 +258,16 @@ func (m *monitor) isCommitted() bool {
 	}
 }
 
-// isBeingEnded tells whether a call has said in the journal that it is ending the VM. It will put the VM in order, too.
-func (m *monitor) isBeingEnded() bool {
+// ending is the call that is about to end the VM. One that was killed over it is about to do nothing.
+func (m *monitor) ending() string {
 	_, jour, err := readJournal(m.spec.Runtime)
-	return err == nil && jour.Instance == m.spec.Instance && jour.Ending != ""
+	if err != nil || jour.Instance != m.spec.Instance {
+		return ""
+	}
+	if held, err := record.Held(filepath.Join(m.spec.Folder, lockName)); err != nil || !held {
+		return ""
+	}
+	return jour.Ending
 }
 
 // letGo tells whether nobody is there any more who will put the VM in order. A VMM may end before its starter's last word
@@ -315,8 +322,8 @@ func (m *monitor) describe(by string) ExitNote {
 		Instance: m.spec.Instance, At: exit.At.UTC(), Code: exit.Code, Signal: int(exit.Signal), Meaning: exit.Meaning(), By: by,
 		LastOutput: lastOutput(m.log.Tail(), m.console.Tail()),
 	}
-	if _, jour, err := readJournal(m.spec.Runtime); note.By == "" && err == nil && jour.Instance == m.spec.Instance {
-		note.By = jour.Ending
+	if note.By == "" {
+		note.By = m.ending()
 	}
 	if by == byOrphan {
 		note.Error = "the process that the VM was bound to is gone"

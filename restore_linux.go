@@ -55,6 +55,11 @@ func (vm *VM) Restore(ctx context.Context, dir string, options RestoreOptions) e
 	if err := snapshot.fits(ctx, dir, vm, binary); err != nil {
 		return vm.fail(op, SnapshotIncompatible, err)
 	}
+	early, err := vm.startMonitor()
+	if err != nil {
+		return vm.fail(op, InvalidState, fmt.Errorf("start the monitor: %w", err))
+	}
+	defer early.giveBack()
 	h, err := vm.acquire(ctx, op)
 	if err != nil {
 		return err
@@ -68,7 +73,7 @@ func (vm *VM) Restore(ctx context.Context, dir string, options RestoreOptions) e
 		then = journalPaused
 	}
 	return h.bringUp(ctx, op, bringing{
-		binary: binary, then: then, config: snapshot.given(vm.id),
+		prepared: prepared{binary, early}, then: then, config: snapshot.given(vm.id), command: snapshot.Command.clone(),
 		stage: func(ctx context.Context, home *home) error { return vm.restoreHome(ctx, home, snapshot, dir) },
 		configure: func(ctx context.Context, in *instance, home *home) error {
 			return vm.load(ctx, in, home, snapshot, options)
@@ -103,7 +108,7 @@ func (vm *VM) load(ctx context.Context, in *instance, h *home, snapshot *Snapsho
 		return err
 	}
 	// The files are open or mapped now; the name is free for the VM's own snapshots.
-	if err := os.Remove(h.folder.path(snapshotLink)); err != nil {
+	if err := os.Remove(h.folder.seen(snapshotLink)); err != nil {
 		return vm.fail("restore", InvalidState, err)
 	}
 	return nil
@@ -173,7 +178,7 @@ func (vm *VM) restoreHome(ctx context.Context, h *home, s *Snapshot, dir string)
 		}
 	}
 	if v := h.onHost.Vsock; v != nil && !filepath.IsAbs(v.UDSPath) {
-		v.UDSPath = h.folder.path(v.UDSPath)
+		v.UDSPath = h.folder.seen(v.UDSPath)
 	}
 	return nil
 }
@@ -182,7 +187,7 @@ func (h *home) restoreDrive(ctx context.Context, d SnapshotDrive, dir string) er
 	if !filepath.IsLocal(d.Path) {
 		return fmt.Errorf("its path %q leaves the VM's folder: it was not staged, and two VMs must not write to one file; snapshot a VM with staged drives", d.Path)
 	}
-	target := h.folder.path(d.Path)
+	target := h.folder.seen(d.Path)
 	if err := os.MkdirAll(filepath.Dir(target), 0o700); err != nil {
 		return err
 	}
