@@ -267,7 +267,7 @@ func (m *model) cutOff(rt *rapid.T, op, id string, f fault, name string) {
 	if op == "gc" { // whatever it was at, List says the same of it
 		return
 	}
-	committed := f.Step == stepStartCommit && f.After
+	committed := v.live() || f.Step == stepStartCommit && f.After // else its monitor ends it
 	if _, jour, err := readJournal(m.house.runtime(id)); err == nil && (op == "start" || op == "restore") && !committed {
 		if err := awaitProcess(jour.Monitor.PID); err != nil {
 			rt.Error(err)
