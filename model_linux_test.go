@@ -273,6 +273,9 @@ func (m *model) cutOff(rt *rapid.T, op, id string, f fault, name string) {
 			rt.Error(err)
 		}
 	}
+	if v.lonely && v.live() && (op == "stop" || op == "kill" || op == "force") && m.list(rt)[id] == PhaseLost {
+		m.house.do(m.t, deed{Op: "settle", VM: id}) // which notes what nobody else was there to note
+	}
 	m.adopt(rt, op, id, v.between(op)...)
 	if v.name == "" && v.phase != absent {
 		v.name = name

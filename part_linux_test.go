@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -67,8 +68,10 @@ func (p part) work() error {
 	in, out := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
 	for {
 		var next part
-		if err := in.Decode(&next); err != nil {
+		if err := in.Decode(&next); errors.Is(err, io.EOF) {
 			return nil // nobody gives orders any more
+		} else if err != nil {
+			return err
 		}
 		m, err := p.House.open(next.Fault, next.Supervisor)
 		if err != nil {
@@ -182,7 +185,7 @@ type fault struct {
 func (f fault) hook() stepHook {
 	var once sync.Once
 	if f.How == faultTrace {
-		return func(s step, after bool) error { return f.note(s, after) }
+		return f.note
 	}
 	if f.How == "" {
 		return nil
