@@ -89,6 +89,9 @@ func (v modelled) between(op string) []Phase {
 	case "snapshot":
 		phases = append(phases, PhasePaused)
 	}
+	if v.live() && v.lonely && next.phase != v.phase { // nobody was there to see the end
+		phases = append(phases, PhaseLost)
+	}
 	return phases
 }
 
@@ -272,9 +275,6 @@ func (m *model) cutOff(rt *rapid.T, op, id string, f fault, name string) {
 		if err := awaitProcess(jour.Monitor.PID); err != nil {
 			rt.Error(err)
 		}
-	}
-	if v.lonely && v.live() && (op == "stop" || op == "kill" || op == "force") && m.list(rt)[id] == PhaseLost {
-		m.house.do(m.t, deed{Op: "settle", VM: id}) // which notes what nobody else was there to note
 	}
 	m.adopt(rt, op, id, v.between(op)...)
 	if v.name == "" && v.phase != absent {
