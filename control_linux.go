@@ -97,10 +97,21 @@ func (vm *VM) UpdateDrive(ctx context.Context, driveID, pathOnHost string) error
 		if err != nil {
 			return err
 		}
-		if err := in.client.PatchDrive(ctx, firecracker.DriveUpdate{DriveID: driveID, PathOnHost: path}); err != nil {
+		seen := path
+		if h.rec.Jail != nil {
+			seen = filepath.Join(drivesDir, driveID+"-"+newID()[:8])
+			h.folder.noteMount = func(path string) error {
+				h.journal.Intend(kindMount, path)
+				return h.note()
+			}
+			if err := h.folder.lend(path, seen, !h.isReadOnly(driveID)); err != nil {
+				return vm.fail("update drive", DriveStageFailed, err)
+			}
+		}
+		if err := in.client.PatchDrive(ctx, firecracker.DriveUpdate{DriveID: driveID, PathOnHost: seen}); err != nil {
 			return err
 		}
-		for _, config := range []*Config{&h.rec.Home.Seen, &h.rec.Home.OnHost} {
+		for config, path := range map[*Config]string{&h.rec.Home.Seen: seen, &h.rec.Home.OnHost: path} {
 			for i := range config.Drives {
 				if config.Drives[i].DriveID == driveID {
 					config.Drives[i].PathOnHost = path
@@ -110,6 +121,15 @@ func (vm *VM) UpdateDrive(ctx context.Context, driveID, pathOnHost string) error
 		h.vm.take(h.rec)
 		return h.save()
 	})
+}
+
+func (h *held) isReadOnly(driveID string) bool {
+	for i := range h.rec.Home.Seen.Drives {
+		if d := &h.rec.Home.Seen.Drives[i]; d.DriveID == driveID {
+			return d.IsReadOnly
+		}
+	}
+	return false
 }
 
 // UpdateInterface changes an interface's limits; nil leaves one as it is, and a bucket of size 0 lifts it. Running or

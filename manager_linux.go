@@ -56,6 +56,9 @@ func (m *Manager) Create(_ context.Context, config Config, options CreateOptions
 		config.ID = newID()
 	}
 	options.Command = options.Command.clone()
+	if err := config.makeAbsolute(); err != nil {
+		return nil, &Error{Code: InvalidConfig, Op: "create", VM: config.ID, Err: err}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if _, taken := m.vms[config.ID]; taken {

@@ -77,7 +77,7 @@ func (vm *VM) newRecord(given Config) vmRecord {
 		Runtime: o.folderOf(vm.key).runtime,
 		VMM: vmmChoice{
 			Arch: o.Arch, Emulate: o.Emulate, Args: o.VMMArgs, AllowVersions: o.AllowVersions,
-			WritableDrivesInPlace: o.WritableDrivesInPlace, ShutdownTimeout: o.ShutdownTimeout,
+			WritableDrivesInPlace: o.WritableDrivesInPlace, Jailed: o.jailed(), ShutdownTimeout: o.ShutdownTimeout,
 		},
 		Remove: vm.create.Remove, Kept: vm.create.stays() && !vm.create.Remove,
 		Restart: vm.create.Restart, Command: vm.create.Command.clone(), Timeout: vm.create.Timeout,

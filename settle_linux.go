@@ -174,6 +174,10 @@ func (h *held) removeSockets() error {
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				errs = append(errs, err)
 			}
+		case kindMount:
+			if err := unmount(r.Name); err != nil {
+				errs = append(errs, err)
+			}
 		case kindProcess:
 		default:
 			// A newer program made it and knows how to take it away.
@@ -224,6 +228,9 @@ func (h *held) remove() error {
 	var errs []error
 	if h.rec.Name != "" {
 		errs = append(errs, hook.take(stepRemoveName, func() error { return m.dropName(h.rec.Name, h.vm.key) }))
+	}
+	if h.rec.Jail != nil {
+		errs = append(errs, m.dropUID(h.rec.Jail.UID, h.vm.key))
 	}
 	errs = append(errs, hook.take(stepRemoveFolder, func() error {
 		return errors.Join(removeTree(h.folder.runtime), os.RemoveAll(hidden))

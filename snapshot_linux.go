@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"smartvm/drive"
 	"smartvm/firecracker"
 	"smartvm/internal/atomicfile"
@@ -180,20 +182,56 @@ func (held *held) saveInto(ctx context.Context, in *instance, h *home, aside str
 	request := firecracker.SnapshotCreate{
 		SnapshotPath: filepath.Join(snapshotLink, snapshotState), MemFilePath: filepath.Join(snapshotLink, snapshotMemory),
 	}
+	// A VMM in a jail cannot reach the folder: it writes in its own, from where the files are moved.
+	into := aside
+	if h.folder.jail != nil {
+		into = h.folder.seen(snapshotLink)
+		if err := errors.Join(os.Mkdir(into, 0o700), os.Lchown(into, h.folder.jail.UID, h.folder.jail.UID)); err != nil {
+			return vm.fail("snapshot", SnapshotFailed, err)
+		}
+		defer os.RemoveAll(into)
+	} else {
+		if err := h.folder.link(aside, snapshotLink); err != nil {
+			return vm.fail("snapshot", SnapshotFailed, err)
+		}
+		defer os.Remove(h.folder.seen(snapshotLink))
+	}
 	if options.Base != "" {
-		if _, err := drive.Clone(ctx, filepath.Join(aside, snapshotMemory), filepath.Join(options.Base, snapshotMemory)); err != nil {
+		if _, err := drive.Clone(ctx, filepath.Join(into, snapshotMemory), filepath.Join(options.Base, snapshotMemory)); err != nil {
 			return vm.fail("snapshot", SnapshotFailed, fmt.Errorf("base snapshot: %w", err))
 		}
 		request.SnapshotType = firecracker.SnapshotDiff
+		if h.folder.jail != nil {
+			if err := os.Lchown(filepath.Join(into, snapshotMemory), h.folder.jail.UID, h.folder.jail.UID); err != nil {
+				return vm.fail("snapshot", SnapshotFailed, err)
+			}
+		}
 	}
-	if err := h.folder.link(aside, snapshotLink); err != nil {
-		return vm.fail("snapshot", SnapshotFailed, err)
-	}
-	defer os.Remove(h.folder.seen(snapshotLink))
 	if err := in.client.CreateSnapshot(ctx, request); err != nil {
 		return held.vmmError(ctx, "snapshot", in, err)
 	}
+	for _, name := range []string{snapshotState, snapshotMemory} {
+		if err := takeFromJail(ctx, into, aside, name); err != nil {
+			return vm.fail("snapshot", SnapshotFailed, err)
+		}
+	}
 	return nil
+}
+
+// takeFromJail moves what a VMM wrote in its jail, and makes it ours: readable for the VMMs that will load it, as whom they
+// may run, and for nobody to write. The folder that it comes to keeps everybody else out.
+func takeFromJail(ctx context.Context, from, to, name string) error {
+	if path := filepath.Join(from, name); from != to {
+		err := os.Rename(path, filepath.Join(to, name))
+		if errors.Is(err, unix.EXDEV) {
+			_, err = drive.Clone(ctx, filepath.Join(to, name), path)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	path := filepath.Join(to, name)
+	return errors.Join(os.Lchown(path, os.Geteuid(), os.Getegid()), os.Chmod(path, 0o444))
 }
 
 // describeSnapshot asks what a later restore must compare.
@@ -219,10 +257,7 @@ func (held *held) describeSnapshot(ctx context.Context, in *instance, seen *Conf
 func (s *Snapshot) addDrives(ctx context.Context, h *home, dir string) error {
 	for i := range s.Config.Drives {
 		d := &s.Config.Drives[i]
-		host := h.folder.seen(d.PathOnHost)
-		if filepath.IsAbs(d.PathOnHost) {
-			host = d.PathOnHost
-		}
+		host := h.onHost.Drives[i].PathOnHost
 		source, err := filepath.EvalSymlinks(host)
 		if err != nil {
 			return fmt.Errorf("drive %s: %w", d.DriveID, err)

@@ -93,7 +93,7 @@ func lookAt(f folder) (l look) {
 		if _, l.rec, l.err = readRecord(f); l.err != nil {
 			return l
 		}
-		l.folder.runtime = l.rec.Runtime
+		l.folder = f.of(l.rec)
 		journal, jour, err := readJournal(l.rec.Runtime)
 		l.jour, l.active = jour, journal != nil || err != nil
 		if err != nil {

@@ -299,7 +299,16 @@ func (vm *VM) discard(ctx context.Context, why error) error {
 	defer h.release()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleLimit)
 	defer cancel()
-	if err := h.endProcesses(ctx); err != nil {
+	works, err := filepath.Glob(filepath.Join(f.data, jailDir, "*", "*", "root"))
+	for _, h.folder.work = range append(works, f.work) {
+		if err == nil {
+			err = h.endProcesses(ctx)
+		}
+	}
+	if err == nil {
+		err = unmountBelow(f.data)
+	}
+	if err != nil {
 		return vm.fail("remove", InvalidState, err)
 	}
 	return vm.wrap("remove", h.remove())

@@ -170,7 +170,7 @@ func (h *held) load() (err error) {
 	if h.file, h.rec, err = readRecord(h.folder); err != nil {
 		return explainRecord(err)
 	}
-	h.folder.runtime = h.rec.Runtime
+	h.folder = h.folder.of(h.rec)
 	h.vm.take(h.rec)
 	if h.journal, h.jour, err = readJournal(h.folder.runtime); err != nil {
 		var damaged *record.DamagedError
@@ -246,7 +246,7 @@ func (vm *VM) attach(rec vmRecord, jour vmJournal) (*instance, error) {
 		return vm.live, nil
 	}
 	process, err := firecracker.Attach(firecracker.Attachment{
-		PID: jour.VMM.PID, Path: rec.VMM.Binary, Socket: vm.options.folderOf(vm.key).seen(apiSocket), AllowVersions: rec.VMM.AllowVersions,
+		PID: jour.VMM.PID, Path: rec.VMM.Binary, Socket: vm.options.folderOf(vm.key).of(rec).seen(apiSocket), AllowVersions: rec.VMM.AllowVersions,
 		Check: func() error {
 			if !jour.VMM.Alive() {
 				return errVMMGone

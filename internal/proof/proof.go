@@ -71,6 +71,20 @@ func Firecracker(tb testing.TB) string {
 	return path
 }
 
+// Jailer marks the test as one that drives a real Firecracker in a jail, and returns the path of the jailer. It needs root.
+func Jailer(tb testing.TB) string {
+	tb.Helper()
+	Firecracker(tb)
+	path := os.Getenv("SMARTVM_JAILER")
+	if path == "" {
+		tb.Skip("proof: real: SMARTVM_JAILER names no binary")
+	}
+	if os.Geteuid() != 0 {
+		tb.Skip("proof: real: a jail needs root")
+	}
+	return path
+}
+
 // Emulator builds nothing: it returns the path of bin/firecracker-emulator and fails the test when it is missing, as
 // every test run of this project builds it first.
 func Emulator(tb testing.TB) string { return built(tb, "firecracker-emulator") }
