@@ -44,10 +44,11 @@ func (r *vmRun) printPlan(ctx context.Context) error {
 		r.progress.say("%s", note)
 	}
 	return writeJSON(r.out, struct {
-		ID string `json:"id"`
+		ID   string `json:"id"`
+		Name string `json:"name,omitempty"`
 		smartvm.Plan
 		Command []string `json:"command,omitempty"`
-	}{r.vm.ID(), plan, r.flags.command})
+	}{r.vm.ID(), r.flags.name, plan, r.flags.command})
 }
 
 // openConsole sends the guest's console to --console's file and, when there is no command whose output could be shown,

@@ -51,15 +51,13 @@ func newSnapshotCreateCommand(surroundings func() host) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			name := ""
+			status, err := vm.Status(ctx)
+			if err != nil {
+				return vmFailure(undone, err)
+			}
+			name := snapshotName(status, time.Now())
 			if len(args) == 2 {
 				name = args[1]
-			} else {
-				status, err := vm.Status(ctx)
-				if err != nil {
-					return vmFailure(undone, err)
-				}
-				name = snapshotName(status, time.Now())
 			}
 			h.progress.step("writing the snapshot …")
 			_, err = vm.TakeSnapshot(ctx, name, smartvm.SnapshotOptions{})
