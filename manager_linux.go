@@ -118,15 +118,16 @@ func (m *Manager) Find(ref string) (*VM, error) {
 	if ref == "" {
 		return nil, missing("the VM's name is empty")
 	}
+	// Who may not look at the VMs must not be told that there is none.
+	keys, err := m.keys()
+	if err != nil {
+		return nil, &Error{Code: InvalidState, Op: "find", VM: ref, Err: err}
+	}
 	if key, ok := m.nameOwner(ref); ok {
 		return m.byKey(key)
 	}
 	if vm, err := m.VM(ref); err == nil {
 		return vm, nil
-	}
-	keys, err := m.keys()
-	if err != nil {
-		return nil, &Error{Code: InvalidState, Op: "find", VM: ref, Err: err}
 	}
 	var found []string
 	for _, key := range keys {

@@ -384,6 +384,9 @@ func (m *Manager) keys() ([]string, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("%w: these VMs are another user's; be that user, or choose another data folder (SMARTVM_DATA_DIR)", err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -258,14 +258,14 @@ func TestARunThatIsKilledLeavesNothingBehind(t *testing.T) {
 func TestAVMStartsAgainByItsPolicy(t *testing.T) {
 	h := newVMHost(t)
 	h.do(t, "run", "-d", "--emulate", "--name", "again", "--restart", "on-failure:1", "--", "sh", "-c", "echo up; exit 9")
-	for got, end := "", time.Now().Add(patience); got != "1 on-failure:1 exited"; {
+	for got, end := "", time.Now().Add(patience); got != "1 on-failure:1 exited 2"; {
 		if time.Now().After(end) {
 			t.Fatalf("it is %q", got)
 		}
 		if code := h.do(t, "wait", "again"); code != "9" {
 			t.Errorf("exit code %s", code)
 		}
-		got = h.do(t, "inspect", "--format", "{{.Restarts}} {{.Restart}} {{.Phase}}", "again")
+		got = h.do(t, "inspect", "--format", "{{.Restarts}} {{.Restart}} {{.Phase}}{{with .Exit}} {{.Instance}}{{end}}", "again")
 	}
 	if got := h.do(t, "logs", "again"); got != "up\nup" {
 		t.Errorf("the log of both runs: %q", got)

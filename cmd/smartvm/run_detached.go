@@ -29,7 +29,7 @@ func (r *vmRun) detach(ctx context.Context) (err error) {
 	// Whoever asked for the VM gets its id in any case: from here on it is there.
 	r.progress.clear()
 	if _, err := fmt.Fprintln(r.out, r.vm.ID()); err != nil {
-		return fmt.Errorf("the VM %s runs, and its id could not be printed: %w", r.vm.ID(), err)
+		return &failure{what: fmt.Sprintf("the VM %s runs, and its id could not be printed", r.vm.ID()), err: err}
 	}
 	r.progress.step("booting …")
 	return awaitGuest(ctx, r.vm, r.flags.wait)
