@@ -9,10 +9,13 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"smartvm/internal/proof"
 )
 
 // One guest for all that can be done with a VM that lives on: each boot takes seconds.
@@ -200,7 +203,7 @@ func (h *vmHost) endOfWeb(t *testing.T) {
 	if got := h.do(t, "logs", "--tail", "1", "web"); got != "bye" {
 		t.Errorf("the last line is %q", got)
 	}
-	finish(h.smartvm(t, "exec", "web", "--", "true")).want(t, "1", "", "smartvm start web")
+	finish(h.smartvm(t, "exec", "web", "--", "true")).want(t, "1", "", "the VM does not run: exited (3)\n  try:    smartvm start web")
 	h.do(t, "start", "web")
 	h.do(t, "exec", "web", "--", "true")
 	if got := h.do(t, "stop", "web"); got != "web" {
@@ -252,6 +255,26 @@ func TestARunThatIsKilledLeavesNothingBehind(t *testing.T) {
 	}
 	if err := waiting.Wait(); err != nil {
 		t.Errorf("wait: %v", err)
+	}
+}
+
+func TestWhoMayNotSeeTheVMsIsToldSo(t *testing.T) {
+	proof.Host(t)
+	t.Parallel()
+	h := &vmHost{command: proof.Command(t), dir: t.TempDir()}
+	data := filepath.Join(h.dir, "data")
+	h.env = append(os.Environ(), envDataDir+"="+data)
+	if err := os.MkdirAll(filepath.Join(data, "vms", "web"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"ps"}, {"stop", "web"}, {"rm", "-f", "web"}, {"exec", "web", "--", "true"}, {"wait", "web"}, {"inspect", "web"}} {
+		cmd := h.smartvm(t, args...)
+		cmd.Dir = "/"
+		cmd.SysProcAttr = &unix.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		got := finish(cmd)
+		if got.exit != "125" || !strings.Contains(got.stderr, "these VMs are another user's") {
+			t.Errorf("%q: exit code %s, stderr %q", args, got.exit, got.stderr)
+		}
 	}
 }
 

@@ -63,7 +63,7 @@ func newSnapshotCreateCommand(surroundings func() host) *cobra.Command {
 			_, err = vm.TakeSnapshot(ctx, name, smartvm.SnapshotOptions{})
 			h.progress.clear()
 			if err != nil {
-				f := vmFailure(undone, err)
+				f := vmFailure(undone, orEnded(ctx, vm, err))
 				f.try = stateAdvice(ctx, vm, args[0])
 				return interruptedOr(ctx, f)
 			}
