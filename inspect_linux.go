@@ -39,6 +39,9 @@ func (vm *VM) Inspect(ctx context.Context) (Inspection, error) {
 		return Inspection{}, vm.lost("inspect")
 	}
 	in := Inspection{Status: look.status(ctx)}
+	if in.Key == "" {
+		return Inspection{}, vm.lost("inspect")
+	}
 	if in.Phase == PhaseDamaged || in.Phase == PhaseForeign {
 		return in, nil // there is no more to be known
 	}

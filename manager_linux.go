@@ -154,6 +154,27 @@ func (e *AmbiguousError) Error() string {
 	return fmt.Sprintf("%d VMs begin so: %s", len(e.Candidates), strings.Join(e.Candidates, ", "))
 }
 
+// keys lists the VMs below the data folder.
+func (m *Manager) keys() ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(m.options.DataDir, vmsDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("%w: these VMs are another user's; be that user, or choose another data folder (SMARTVM_DATA_DIR)", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var keys []string
+	for _, entry := range entries {
+		if !strings.HasPrefix(entry.Name(), ".") {
+			keys = append(keys, entry.Name())
+		}
+	}
+	return keys, nil
+}
+
 // IDs lists the ids of the VMs that this manager made, sorted. List tells of all VMs there are.
 func (m *Manager) IDs() []string {
 	m.mu.Lock()
