@@ -202,7 +202,7 @@ func (n ExitNote) cause() error {
 	if n.Panic != "" {
 		return fmt.Errorf("%s; last on the console: %q", text, n.Panic)
 	}
-	if n.LastOutput != "" {
+	if n.LastOutput != "" && (n.Code != 0 || n.Signal != 0) { // one that ended in order has nothing to explain
 		return fmt.Errorf("%s; its last output: %q", text, n.LastOutput)
 	}
 	return errors.New(text)

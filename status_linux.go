@@ -171,10 +171,18 @@ func (vm *VM) Status(ctx context.Context) (Status, error) {
 	if errors.Is(look.err, fs.ErrNotExist) {
 		return Status{}, vm.lost("status")
 	}
-	return look.status(ctx), nil
+	s := look.status(ctx)
+	if s.Key == "" {
+		return Status{}, vm.lost("status")
+	}
+	return s, nil
 }
 
+// status is empty for a VM that is removed meanwhile.
 func (l look) status(ctx context.Context) Status {
+	if l = l.afterEnd(ctx); l.gone() {
+		return Status{}
+	}
 	key := filepath.Base(l.folder.data)
 	if l.err != nil {
 		s := Status{ID: key, Key: key, Phase: PhaseDamaged, State: Failed, Detail: l.err.Error(), Folder: l.folder.data}
@@ -376,22 +384,4 @@ func (m *Manager) looks() ([]look, error) {
 		looks = append(looks, l)
 	}
 	return looks, nil
-}
-
-// keys lists the VMs below the data folder.
-func (m *Manager) keys() ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(m.options.DataDir, vmsDir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var keys []string
-	for _, entry := range entries {
-		if !strings.HasPrefix(entry.Name(), ".") {
-			keys = append(keys, entry.Name())
-		}
-	}
-	return keys, nil
 }
