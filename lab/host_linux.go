@@ -77,7 +77,7 @@ func Start(ctx context.Context, o Options) (*Host, error) {
 		err = h.boot(ctx, o, qemu, m)
 	}
 	if err == nil {
-		err = h.setUp(ctx)
+		err = h.setUp(ctx, m.kvmModule)
 	}
 	if err != nil {
 		h.Close()
@@ -218,35 +218,30 @@ func (h *Host) boot(ctx context.Context, o Options, qemu string, m machine) erro
 
 // steps are what makes a host of the machine, in order. The modules are loaded that an administrator of such a host loads;
 // the kernel loads others by itself.
-var steps = []struct {
-	command string
-	may     bool // it may fail
-}{
-	{"modprobe -a kvm_amd", true}, // one of the two is for another CPU
-	{"modprobe -a kvm_intel", true},
-	{"modprobe -a tun bridge veth nf_tables wireguard overlay squashfs xfs btrfs loop vhost_vsock", false},
-	{"ip link set lo up", false},
-	{"mount -t squashfs -o ro /dev/vdb " + Payload, false},
-	{"mount -t xfs /dev/vdc " + Scratch, false},
-	{"mkdir -p " + Scratch + "/tmp " + Scratch + "/cover " + Scratch + "/smartvm/base-images", false},
-	{"chmod 0700 " + Scratch + "/smartvm " + Scratch + "/smartvm/base-images", false},
-	{"mount -o bind " + Scratch + "/smartvm /var/lib/smartvm", false},
-	{"cp -r " + Payload + "/src/build/image /var/lib/smartvm/base-images/debian-x86_64", false},
+var steps = []string{
+	"modprobe -a tun bridge veth nf_tables wireguard overlay squashfs xfs btrfs loop vhost_vsock",
+	"ip link set lo up",
+	"mount -t squashfs -o ro /dev/vdb " + Payload,
+	"mount -t xfs /dev/vdc " + Scratch,
+	"mkdir -p " + Scratch + "/tmp " + Scratch + "/cover " + Scratch + "/smartvm/base-images",
+	"chmod 0700 " + Scratch + "/smartvm " + Scratch + "/smartvm/base-images",
+	"mount -o bind " + Scratch + "/smartvm /var/lib/smartvm",
+	"cp -r " + Payload + "/src/build/image /var/lib/smartvm/base-images/debian-x86_64",
 }
 
-func (h *Host) setUp(ctx context.Context) error {
-	for _, step := range steps {
+func (h *Host) setUp(ctx context.Context, kvmModule string) error {
+	for _, step := range append([]string{"modprobe " + kvmModule}, steps...) {
 		ctx, cancel := context.WithTimeout(ctx, setUpTimeout)
 		var said strings.Builder
 		var mu sync.Mutex
 		both := lockedWriter{&mu, &said}
-		status, err := h.Run(ctx, guest.Command{Args: strings.Fields(step.command), Stdout: both, Stderr: both})
+		status, err := h.Run(ctx, guest.Command{Args: strings.Fields(step), Stdout: both, Stderr: both})
 		cancel()
 		if err == nil && status.ExitCode() != 0 {
 			err = errors.New(status.String())
 		}
-		if err != nil && !step.may {
-			return fmt.Errorf("set the lab up: %s: %w: %s", step.command, err, strings.TrimSpace(said.String()))
+		if err != nil {
+			return fmt.Errorf("set the lab up: %s: %w: %s", step, err, strings.TrimSpace(said.String()))
 		}
 	}
 	return nil

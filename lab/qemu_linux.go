@@ -35,6 +35,7 @@ const firstFD = 3
 type machine struct {
 	cpus, memoryMiB int
 	kvm             bool
+	kvmModule       string // what the host itself loads
 	tscKHz          int
 	kernel, initrd  string
 	args            []string // more kernel arguments
@@ -88,26 +89,36 @@ func onOff(on bool) string {
 // noCommas writes a path as a value in QEMU's lists.
 func noCommas(path string) string { return strings.ReplaceAll(path, ",", ",,") }
 
-// kvmHelps reports whether this machine's KVM runs guests. The lab is far faster then, and needs KVM to be nestable.
-func kvmHelps(ctx context.Context) bool {
+// hostKVM returns the module of this machine's KVM, if that runs guests: the lab's CPU is this machine's then, and all is
+// far faster. The lab needs KVM to be nestable. "" is no such KVM.
+func hostKVM(ctx context.Context) string {
 	cpuinfo, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
-		return false
+		return ""
 	}
 	_, flags, _ := strings.Cut(string(cpuinfo), "\nflags")
 	flags, _, _ = strings.Cut(flags, "\n")
 	has := strings.Fields(flags)
-	if !slices.Contains(has, "vmx") && !slices.Contains(has, "svm") {
-		return false
+	module := ""
+	switch {
+	case slices.Contains(has, "vmx"):
+		module = "kvm_intel"
+	case slices.Contains(has, "svm"):
+		module = "kvm_amd"
 	}
-	return kvm.Probe(ctx, kvm.DefaultPath).State == kvm.Usable
+	if module == "" || kvm.Probe(ctx, kvm.DefaultPath).State != kvm.Usable {
+		return ""
+	}
+	return module
 }
 
 // measure fills in what depends on this machine.
 func (m *machine) measure(ctx context.Context, sample tsc.Sample) (err error) {
-	if m.kvm = kvmHelps(ctx); m.kvm {
+	if m.kvmModule = hostKVM(ctx); m.kvmModule != "" {
+		m.kvm = true
 		return nil
 	}
+	m.kvmModule = "kvm_amd" // TCG's CPU is one of AMD's
 	m.tscKHz, err = sample.KHz()
 	return err
 }
