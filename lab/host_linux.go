@@ -120,6 +120,7 @@ func (o Options) machine(ctx context.Context) (machine, error) {
 	if err != nil {
 		return machine{}, err
 	}
+	os.Remove(filepath.Join(o.Dir, "monitor"))
 	scratch, err := o.scratch(ctx)
 	if err != nil {
 		return machine{}, err
@@ -132,7 +133,7 @@ func (o Options) machine(ctx context.Context) (machine, error) {
 		cpus: o.CPUs, memoryMiB: maxMemoryMiB, kernel: bundle.Kernel, initrd: bundle.Initrd,
 		args:    []string{"root=/dev/vda", "rootfstype=squashfs", "smartvm.overlay=memory", "smartvm.hostname=lab"},
 		drives:  []labDrive{{path: root}, {path: payload}, {path: scratch, writable: true}},
-		console: filepath.Join(o.Dir, "console.log"),
+		console: filepath.Join(o.Dir, "console.log"), monitor: filepath.Join(o.Dir, "monitor"),
 	}, nil
 }
 

@@ -17,7 +17,9 @@ import (
 
 // wanted are the packages of the host's root, beside the kernel's modules. They come with what they depend on.
 var wanted = []string{
-	"busybox-static", // sh, mount, modprobe and the other small tools
+	"busybox-static", // mount, modprobe and the other small tools
+	// Debian's busybox has a shell that prefers its own applets to the programs in PATH, such as iproute2's ip.
+	"bash", "dash",
 	"iproute2", "nftables", "wireguard-tools",
 	"e2fsprogs", "xfsprogs", "btrfs-progs",
 	"qemu-system-x86", // for the emulator in the lab
@@ -25,7 +27,7 @@ var wanted = []string{
 
 // unwanted are packages, by their names' beginnings, that others depend on for their maintainer scripts or for tools that
 // the lab does not use.
-var unwanted = []string{"adduser", "debconf", "dpkg", "ipxe-qemu", "iso-codes", "libpython3", "passwd", "python3", "tar"}
+var unwanted = []string{"adduser", "base-files", "debconf", "debianutils", "dpkg", "ipxe-qemu", "iso-codes", "libpython3", "passwd", "python3", "tar"}
 
 // aptGrace is how long apt may take to die when the context ends.
 const aptGrace = 5 * time.Second

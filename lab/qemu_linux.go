@@ -40,7 +40,8 @@ type machine struct {
 	kernel, initrd  string
 	args            []string // more kernel arguments
 	drives          []labDrive
-	console         string
+	console         string // files
+	monitor         string // a socket
 }
 
 // labDrive is one of the host's drives, by the file that is behind it.
@@ -72,6 +73,8 @@ func (m machine) qemuArgs() []string {
 			"-device", "virtio-blk-pci,drive="+name)
 	}
 	return append(args,
+		// For a person who wants to know what a host that hangs does: socat - unix:build/lab/monitor
+		"-chardev", "socket,id=monitor,server=on,wait=off,path="+noCommas(m.monitor), "-mon", "chardev=monitor,mode=readline",
 		"-chardev", "file,id=console,path="+noCommas(m.console), "-serial", "chardev:console",
 		"-chardev", fmt.Sprintf("socket,id=agent,fd=%d", firstFD), "-device", "virtio-serial-pci",
 		"-device", "virtserialport,chardev=agent,name="+portmux.PortName,

@@ -34,7 +34,7 @@ var rootFolders = []string{"dev", "etc", "home", "lab", "mnt", "proc", "root", "
 // rootLinks are Debian's merged /usr, and the programs of a run where users have them: in PATH.
 var rootLinks = map[string]string{
 	"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64", "var/run": "/run",
-	"etc/mtab":              "/proc/self/mounts",
+	"etc/mtab": "/proc/self/mounts", "usr/bin/sh": "dash",
 	"usr/local/bin/smartvm": Payload + "/src/bin/smartvm", "usr/local/bin/firecracker-emulator": Payload + "/src/bin/firecracker-emulator",
 	"usr/local/bin/firecracker": Payload + "/vmm/firecracker", "usr/local/bin/jailer": Payload + "/vmm/jailer",
 }
@@ -152,7 +152,9 @@ func (s *squashfs) packaged(h *tar.Header, r io.Reader, there map[string]bool) e
 		}
 		return s.folder(h.Name, h.Mode)
 	}
-	if _, ours := rootFiles[h.Name]; ours || there[h.Name] {
+	_, file := rootFiles[h.Name]
+	_, link := rootLinks[h.Name]
+	if file || link || there[h.Name] {
 		return nil
 	}
 	there[h.Name] = true
@@ -192,7 +194,7 @@ func (s *squashfs) applets(ctx context.Context, busybox []byte, there map[string
 			dir = merged
 		}
 		base := path.Base(name)
-		if there["usr/bin/"+base] || there["usr/sbin/"+base] || base == "busybox" || base == "init" || base == "linuxrc" {
+		if there["usr/bin/"+base] || there["usr/sbin/"+base] || base == "busybox" || base == "init" || base == "linuxrc" || base == "sh" {
 			continue
 		}
 		if err := s.link(dir+"/"+base, "/usr/bin/busybox"); err != nil {

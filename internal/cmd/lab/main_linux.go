@@ -16,6 +16,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -36,12 +37,14 @@ type options struct {
 	short        bool
 	orSkip       bool
 	shell        bool
+	count, cpus  int
 	limit        time.Duration
 	testTimeout  time.Duration
 	coverProfile string
 	dir          string
 	root         string // of the module
 	command      []string
+	events       io.Writer // gets a copy of the events, for a person to look at afterwards
 }
 
 func main() {
@@ -78,6 +81,8 @@ func parseFlags(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("lab", flag.ContinueOnError)
 	flags.StringVar(&o.run, "run", "", "only tests whose name matches this regular `expression`, as in go test")
+	flags.IntVar(&o.count, "count", 1, "run each test so many times")
+	flags.IntVar(&o.cpus, "cpus", 2, "the host's CPUs")
 	flags.BoolVar(&o.short, "short", false, "leave out what takes long (testing.Short)")
 	flags.BoolVar(&o.orSkip, "or-skip", false, "where the lab cannot run, report its tests as skipped, with the reason")
 	flags.BoolVar(&o.shell, "shell", false, "a shell on the host instead of tests")
@@ -122,7 +127,7 @@ func moduleRoot() (string, error) {
 // do runs what was asked for and returns the exit code.
 func (o options) do(ctx context.Context) (int, error) {
 	if o.shell {
-		return o.onHost(ctx, []string{"sh", "-l"})
+		return o.onHost(ctx, []string{"bash", "-l"})
 	}
 	if len(o.command) > 0 {
 		return o.onHost(ctx, o.command)
@@ -142,6 +147,12 @@ func (o options) do(ctx context.Context) (int, error) {
 		return 2, err
 	}
 	defer host.Close()
+	kept, err := os.Create(filepath.Join(o.dir, "events.json"))
+	if err != nil {
+		return 2, err
+	}
+	defer kept.Close()
+	o.events = kept
 	passed := true
 	for i := range suites {
 		ok, err := o.runSuite(ctx, host, &suites[i])
@@ -192,7 +203,7 @@ func (o options) startWith(ctx context.Context, suites []suite) (*lab.Host, erro
 	began := time.Now()
 	host, err := lab.Start(ctx, lab.Options{
 		Dir: o.dir, Bundle: filepath.Join(o.root, "build", "image"), Packages: filepath.Join(o.root, "build", "data", "packages"),
-		CPUs: 2, Limit: o.limit, Payload: payload, Log: say,
+		CPUs: o.cpus, Limit: o.limit, Payload: payload, Log: say,
 	})
 	if err == nil {
 		say("lab: the host is up after %.1f s", time.Since(began).Seconds())

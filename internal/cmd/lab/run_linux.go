@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -43,7 +44,7 @@ func (o options) compile(ctx context.Context, s *suite) error {
 // runSuite runs a suite on the host, writes its events and tells whether it passed.
 func (o options) runSuite(ctx context.Context, host *lab.Host, s *suite) (bool, error) {
 	convert := exec.CommandContext(ctx, "go", "tool", "test2json", "-t", "-p", s.pkg+labMark)
-	convert.Stdout, convert.Stderr = os.Stdout, os.Stderr
+	convert.Stdout, convert.Stderr = io.MultiWriter(os.Stdout, o.events), os.Stderr
 	events, err := convert.StdinPipe()
 	if err != nil {
 		return false, err
@@ -51,7 +52,8 @@ func (o options) runSuite(ctx context.Context, host *lab.Host, s *suite) (bool, 
 	if err := convert.Start(); err != nil {
 		return false, err
 	}
-	args := []string{lab.Payload + "/tests/" + s.name(), "-test.v=test2json", "-test.run=" + s.pattern(), "-test.timeout=" + o.testTimeout.String()}
+	args := []string{lab.Payload + "/tests/" + s.name(), "-test.v=test2json", "-test.run=" + s.pattern(), "-test.timeout=" + o.testTimeout.String(),
+		"-test.count=" + strconv.Itoa(o.count)}
 	if o.short {
 		args = append(args, "-test.short")
 	}
