@@ -28,6 +28,9 @@ const (
 	tcgBufferMiB = 512
 )
 
+// maxSocketPath is the longest path of a Unix socket (sun_path in unix(7)).
+const maxSocketPath = 107
+
 // firstFD is the agent's port, as QEMU inherits it.
 const firstFD = 3
 
@@ -72,9 +75,10 @@ func (m machine) qemuArgs() []string {
 			name, onOff(!d.writable), onOff(d.writable), noCommas(d.path)),
 			"-device", "virtio-blk-pci,drive="+name)
 	}
+	if len(m.monitor) <= maxSocketPath { // for a person who wants to know what a host that hangs does
+		args = append(args, "-chardev", "socket,id=monitor,server=on,wait=off,path="+noCommas(m.monitor), "-mon", "chardev=monitor,mode=readline")
+	}
 	return append(args,
-		// For a person who wants to know what a host that hangs does: socat - unix:build/lab/monitor
-		"-chardev", "socket,id=monitor,server=on,wait=off,path="+noCommas(m.monitor), "-mon", "chardev=monitor,mode=readline",
 		"-chardev", "file,id=console,path="+noCommas(m.console), "-serial", "chardev:console",
 		"-chardev", fmt.Sprintf("socket,id=agent,fd=%d", firstFD), "-device", "virtio-serial-pci",
 		"-device", "virtserialport,chardev=agent,name="+portmux.PortName,
