@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -52,11 +54,23 @@ type Host struct {
 	close   sync.Once
 }
 
+// UnavailableError says that this machine cannot have the lab as it is, whatever is changed in the tree: something is not
+// installed, or packages cannot be got.
+type UnavailableError struct{ Err error }
+
+func (e *UnavailableError) Error() string { return "the lab cannot run here: " + e.Err.Error() }
+
+// Unwrap returns what is amiss.
+func (e *UnavailableError) Unwrap() error { return e.Err }
+
 // Start makes a host and waits until it is ready. There is one at a time in a folder: a second one waits.
 //
 // The host ends by Close, when ctx or the Limit ends, and in any case with this process.
 func Start(ctx context.Context, o Options) (*Host, error) {
 	sample := tsc.Take()
+	if runtime.GOARCH != "amd64" {
+		return nil, &UnavailableError{fmt.Errorf("it needs an amd64 machine, this is %s", runtime.GOARCH)}
+	}
 	qemu, err := findProgram("qemu-system-x86_64", "qemu-system-x86")
 	if err != nil {
 		return nil, err
@@ -113,6 +127,9 @@ func (o Options) takeLock(ctx context.Context) (*os.File, error) {
 // machine makes the drives and describes the machine.
 func (o Options) machine(ctx context.Context) (machine, error) {
 	bundle, err := image.Open(ctx, o.Bundle)
+	if errors.Is(err, fs.ErrNotExist) {
+		return machine{}, &UnavailableError{fmt.Errorf("there is no default image, whose kernel it boots: %w (make image)", err)}
+	}
 	if err != nil {
 		return machine{}, fmt.Errorf("the lab boots the default image's kernel: %w (make image)", err)
 	}

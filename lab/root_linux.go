@@ -57,15 +57,8 @@ func (o Options) root(ctx context.Context, bundle image.Bundle) (string, error) 
 		return path, nil
 	}
 	o.Log("lab: make the host's root out of Debian's packages")
-	list, err := resolve(ctx, wanted)
+	list, kernel, err := o.packages(ctx, bundle)
 	if err != nil {
-		return "", err
-	}
-	kernel, err := o.kernelPackages(ctx, bundle)
-	if err != nil {
-		return "", err
-	}
-	if err := fetch(ctx, o.Packages, list); err != nil {
 		return "", err
 	}
 	old, err := filepath.Glob(filepath.Join(o.Dir, "root-*.squashfs*"))
@@ -80,6 +73,20 @@ func (o Options) root(ctx context.Context, bundle image.Bundle) (string, error) 
 		return "", err
 	}
 	return path, s.commit(o.fillRoot(ctx, s, bundle.Manifest.KernelRelease, list, kernel))
+}
+
+// packages gets all that the root is made of: the packages of the programs and those of the kernel.
+func (o Options) packages(ctx context.Context, bundle image.Bundle) (list, kernel []debPackage, err error) {
+	if list, err = resolve(ctx, wanted); err == nil {
+		err = fetch(ctx, o.Packages, list)
+	}
+	if err == nil {
+		kernel, err = o.kernelPackages(ctx, bundle)
+	}
+	if err != nil && ctx.Err() == nil {
+		err = &UnavailableError{err}
+	}
+	return list, kernel, err
 }
 
 // kernelPackages returns the packages that the bundle's kernel and modules came from. They are in the cache, as the bundle

@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -164,18 +163,5 @@ func findProgram(name, pkg string) (string, error) {
 			return found, nil
 		}
 	}
-	return "", &MissingError{Program: name, Package: pkg}
-}
-
-// MissingError says that this machine lacks a program that the lab is made with.
-type MissingError struct{ Program, Package string }
-
-func (e *MissingError) Error() string {
-	return fmt.Sprintf("%s is not installed: install Debian's package %s (make deps)", e.Program, e.Package)
-}
-
-// IsMissing reports whether an error says that this machine cannot make the lab at all, whatever is changed in the tree.
-func IsMissing(err error) bool {
-	var missing *MissingError
-	return errors.As(err, &missing)
+	return "", &UnavailableError{fmt.Errorf("%s is not installed: install Debian's package %s (make deps)", name, pkg)}
 }

@@ -140,10 +140,11 @@ func (o options) do(ctx context.Context) (int, error) {
 		return 2, fmt.Errorf("no lab test matches %q", o.run)
 	}
 	host, err := o.startWith(ctx, suites)
+	var unavailable *lab.UnavailableError
+	if o.orSkip && errors.As(err, &unavailable) {
+		return 0, skipAll(os.Stdout, suites, unavailable.Err)
+	}
 	if err != nil {
-		if o.orSkip && lab.IsMissing(err) {
-			return 0, skipAll(os.Stdout, suites, err)
-		}
 		return 2, err
 	}
 	defer host.Close()

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -41,17 +43,33 @@ func (o options) compile(ctx context.Context, s *suite) error {
 	return nil
 }
 
-// runSuite runs a suite on the host, writes its events and tells whether it passed.
+// runSuite runs a suite on the host, writes its events and tells whether it passed. An error says that the host is lost.
 func (o options) runSuite(ctx context.Context, host *lab.Host, s *suite) (bool, error) {
-	convert := exec.CommandContext(ctx, "go", "tool", "test2json", "-t", "-p", s.pkg+labMark)
-	convert.Stdout, convert.Stderr = io.MultiWriter(os.Stdout, o.events), os.Stderr
-	events, err := convert.StdinPipe()
+	began := time.Now()
+	c, err := o.convert(ctx, s.pkg+labMark)
 	if err != nil {
 		return false, err
 	}
-	if err := convert.Start(); err != nil {
-		return false, err
+	ctx, cancel := context.WithTimeout(ctx, o.testTimeout+killGrace)
+	defer cancel()
+	out := &oneWriter{w: c.output}
+	status, err := host.Run(ctx, guest.Command{Args: o.testArgs(s), Env: environment(), Dir: path.Join(lab.Payload, "src", s.folder), Stdout: out, Stderr: out})
+	if err != nil {
+		select {
+		case <-host.Done():
+			err = fmt.Errorf("%w; the host has ended", err)
+		default:
+		}
+		err = fmt.Errorf("the tests of %s: %w; the host's console is in %s", s.pkg, err, filepath.Join(o.dir, "console.log"))
+		fmt.Fprintf(out, "\nlab: %v\n", err)
+	} else if status.ExitCode() != 0 {
+		fmt.Fprintf(out, "\nlab: the test program ended with %v\n", status)
 	}
+	passed := err == nil && status.ExitCode() == 0
+	return passed, errors.Join(err, c.finish(passed, time.Since(began)))
+}
+
+func (o options) testArgs(s *suite) []string {
 	args := []string{lab.Payload + "/tests/" + s.name(), "-test.v=test2json", "-test.run=" + s.pattern(), "-test.timeout=" + o.testTimeout.String(),
 		"-test.count=" + strconv.Itoa(o.count)}
 	if o.short {
@@ -60,22 +78,69 @@ func (o options) runSuite(ctx context.Context, host *lab.Host, s *suite) (bool, 
 	if o.coverProfile != "" {
 		args = append(args, "-test.coverprofile="+coverPath(s))
 	}
-	ctx, cancel := context.WithTimeout(ctx, o.testTimeout+killGrace)
-	defer cancel()
-	out := &oneWriter{w: events}
-	status, err := host.Run(ctx, guest.Command{Args: args, Env: environment(), Dir: path.Join(lab.Payload, "src", s.folder), Stdout: out, Stderr: out})
-	if err != nil {
-		select {
-		case <-host.Done():
-			err = fmt.Errorf("%w; the host has ended, its console is in %s", err, filepath.Join(o.dir, "console.log"))
-		default:
-		}
-		fmt.Fprintf(out, "\nlab: %v\nFAIL\n", err)
-	} else if status.ExitCode() != 0 {
-		fmt.Fprintf(out, "\nlab: the test program ended with %v\nFAIL\n", status)
+	return args
+}
+
+// converter makes test events of what a test program prints, by the go command's own tool.
+type converter struct {
+	pkg    string
+	tool   *exec.Cmd
+	output io.WriteCloser // what the test program prints
+	events io.Writer
+	copied chan error
+}
+
+func (o options) convert(ctx context.Context, pkg string) (*converter, error) {
+	c := &converter{pkg: pkg, events: io.MultiWriter(os.Stdout, o.events), copied: make(chan error, 1)}
+	c.tool = exec.CommandContext(ctx, "go", "tool", "test2json", "-t", "-p", pkg)
+	c.tool.Stderr = os.Stderr
+	var err error
+	if c.output, err = c.tool.StdinPipe(); err != nil {
+		return nil, err
 	}
-	closed := events.Close()
-	return err == nil && status.ExitCode() == 0, errors.Join(err, closed, convert.Wait())
+	events, err := c.tool.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.tool.Start(); err != nil {
+		return nil, err
+	}
+	go func() { c.copied <- copyEvents(c.events, events) }()
+	return c, nil
+}
+
+// copyEvents hands on all events but the package's verdict. The tool only guesses that from what was printed; it says none
+// at all of a program that died.
+func copyEvents(to io.Writer, from io.Reader) error {
+	lines := bufio.NewReader(from)
+	for {
+		line, err := lines.ReadBytes('\n')
+		var e event
+		if json.Unmarshal(line, &e) == nil && e.Test == "" && (e.Action == "pass" || e.Action == "fail" || e.Action == "skip") {
+			line = nil
+		}
+		if _, err := to.Write(line); err != nil {
+			return err
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// finish ends the stream with the package's verdict.
+func (c *converter) finish(passed bool, took time.Duration) error {
+	verdict := event{Action: "fail", Package: c.pkg, Elapsed: took.Seconds()}
+	if passed {
+		verdict.Action = "pass"
+	}
+	closed := c.output.Close()
+	copied := <-c.copied
+	waited := c.tool.Wait()
+	return errors.Join(closed, copied, waited, json.NewEncoder(c.events).Encode(verdict))
 }
 
 func coverPath(s *suite) string { return lab.Scratch + "/cover/" + s.name() }

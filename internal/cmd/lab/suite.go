@@ -133,6 +133,8 @@ type event struct {
 	Test            string `json:",omitempty"`
 	Output          string `json:",omitempty"`
 	Key, Value      string `json:",omitempty"`
+
+	Elapsed float64 `json:",omitempty"` // seconds
 }
 
 // skipAll reports every test as skipped because of err, in the form in which package proof gives reasons.
