@@ -2,6 +2,7 @@ package smartvm
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -36,6 +37,95 @@ func BenchmarkVMStartReal(b *testing.B) {
 // BenchmarkVMStartNull starts a VM on the emulator's null machine. Target: 1.15.
 func BenchmarkVMStartNull(b *testing.B) {
 	inMemoryAndOnDisk(b, func(b *testing.B) { benchmarkStart(b, vmms()[0].options(b)) })
+}
+
+// BenchmarkVMStartDetached starts a VM on the null machine that outlives its starter: folder, record, supervisor and all.
+// Target: 1.5.
+func BenchmarkVMStartDetached(b *testing.B) {
+	inMemoryAndOnDisk(b, func(b *testing.B) {
+		options := vmms()[0].options(b)
+		options.Supervisor = []string{proof.Command(b), "supervise"}
+		benchmarkStart(b, options)
+	})
+}
+
+// BenchmarkVMStartDetachedReal does the same with a real Firecracker.
+func BenchmarkVMStartDetachedReal(b *testing.B) {
+	inMemoryAndOnDisk(b, func(b *testing.B) {
+		options := Options{FirecrackerBinary: proof.Firecracker(b)}
+		options.Supervisor = []string{proof.Command(b), "supervise"}
+		benchmarkStart(b, options)
+	})
+}
+
+// BenchmarkList tells of running VMs, each of which is asked. Target: 100 VMs in 50 ms.
+func BenchmarkList(b *testing.B) {
+	for _, running := range []int{1, 100} {
+		b.Run(fmt.Sprintf("running=%d", running), func(b *testing.B) {
+			m := newTestManager(b, vmms()[0].options(b))
+			config := smallConfig(b)
+			for range running {
+				start(b, m, config)
+			}
+			listAll(b, m, running)
+		})
+	}
+	b.Run("created=1000", func(b *testing.B) {
+		m := newTestManager(b, vmms()[0].options(b))
+		for range 1000 {
+			if err := create(b, m, smallConfig(b)).Save(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+		listAll(b, m, 1000)
+	})
+}
+
+func listAll(b *testing.B, m *Manager, want int) {
+	for b.Loop() {
+		all, err := m.List(b.Context(), ListOptions{})
+		if err != nil || len(all) != want {
+			b.Fatal(len(all), err)
+		}
+	}
+}
+
+// BenchmarkSupervisorMemory starts ten VMs and reports what their supervisors cost each. Targets: 3 MiB anonymous, 4 MiB
+// PSS.
+func BenchmarkSupervisorMemory(b *testing.B) {
+	options := vmms()[0].options(b)
+	options.Supervisor = []string{proof.Command(b), "supervise"}
+	m := newTestManager(b, options)
+	var anonymous, pss int64
+	const vms = 10
+	for range vms {
+		start(b, m, smallConfig(b))
+	}
+	for b.Loop() {
+	}
+	for _, id := range m.IDs() {
+		vm, err := m.VM(id)
+		if err != nil {
+			b.Fatal(err)
+		}
+		pid := vm.look().jour.Monitor.PID
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+		if err != nil {
+			b.Fatal(err)
+		}
+		for line := range lines(text) {
+			var kib int64
+			if n, _ := fmt.Sscanf(line, "Pss: %d kB", &kib); n == 1 {
+				pss += kib
+			}
+			if n, _ := fmt.Sscanf(line, "Anonymous: %d kB", &kib); n == 1 {
+				anonymous += kib
+			}
+		}
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(float64(anonymous)/vms, "anonymous-KiB")
+	b.ReportMetric(float64(pss)/vms, "pss-KiB")
 }
 
 func benchmarkStart(b *testing.B, options Options) {

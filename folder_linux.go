@@ -10,56 +10,67 @@ import (
 	"syscall"
 )
 
-// Names inside a VM's folder, <DataDir>/vms/<key>. The folder is the VMM's working folder, and the VMM is only ever
-// given these relative names: the same in every folder, so that a snapshot loads in another one.
+// Names inside the VMM's working folder, <DataDir>/vms/<key>/root. The VMM is only ever given these relative names: the
+// same in every VM, so that a snapshot loads in another one.
 const (
 	runLink     = "run" // leads to the VM's runtime folder
 	kernelName  = "kernel"
 	initrdName  = "initrd"
 	drivesDir   = "drives"
-	consoleLog  = "console.log"
 	apiSocket   = runLink + "/firecracker.sock"
 	vsockSocket = runLink + "/v.sock"
 	consoleFIFO = runLink + "/console"
 	vmmFIFO     = runLink + "/vmm" // the VMM's own log
-	vmmLog      = "vmm.log"
-	agentLog    = "agent.log"
+)
+
+// Names beside it, in the VM's folder: what the VMM must not get at.
+const (
+	workDir    = "root"
+	consoleLog = "console.log"
+	vmmLog     = "vmm.log"
+	agentLog   = "agent.log"
 )
 
 // folder is where one VM lives on the host.
 type folder struct {
 	data    string // <DataDir>/vms/<key>
+	work    string // the VMM's working folder in it
 	runtime string // <RuntimeDir>/<key>
 	dry     bool   // nothing is made: see Plan
 }
 
 func (o Options) folderOf(key string) folder {
-	return folder{data: filepath.Join(o.DataDir, "vms", key), runtime: filepath.Join(o.RuntimeDir, key)}
+	data := filepath.Join(o.DataDir, vmsDir, key)
+	return folder{data: data, work: filepath.Join(data, workDir), runtime: filepath.Join(o.RuntimeDir, key)}
 }
 
 // path returns where on the host a name inside the VM's folder is.
 func (f folder) path(name string) string { return filepath.Join(f.data, name) }
 
+// seen returns where on the host a name is that the VMM has.
+func (f folder) seen(name string) string { return filepath.Join(f.work, name) }
+
 func (f folder) mkdir(name string) error {
 	if f.dry {
 		return nil
 	}
-	return os.Mkdir(f.path(name), 0o700)
+	return os.Mkdir(f.seen(name), 0o700)
 }
 
-// clearHome removes what a start staged or left half staged in the VM's folders; what tells of the VM stays.
-func (f folder) clearHome() error {
-	entries, err := os.ReadDir(f.data)
-	if err != nil {
+// makeWork makes the VMM's working folder, where there is none yet.
+func (f folder) makeWork() error {
+	if err := os.Mkdir(f.work, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	var errs []error
-	for _, entry := range entries {
-		if !lasts(entry.Name()) {
-			errs = append(errs, os.RemoveAll(f.path(entry.Name())))
-		}
+	if err := os.Symlink(f.runtime, f.seen(runLink)); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
 	}
-	errs = append(errs, removeTree(filepath.Join(f.runtime, drivesDir)))
+	return nil
+}
+
+// clearHome removes what a start staged or left half staged; what tells of the VM stays.
+func (f folder) clearHome() error {
+	errs := []error{os.RemoveAll(f.work), removeTree(filepath.Join(f.runtime, drivesDir))}
 	// With anything left in it, it is a running VM's.
 	if err := os.Remove(f.runtime); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, syscall.ENOTDIR) {
 		errs = append(errs, err)
@@ -78,7 +89,7 @@ func removeTree(path string) error {
 // lasts tells which names in a VM's folder belong to the VM itself, not to its home.
 func lasts(name string) bool {
 	switch name {
-	case lockName, recordName, exitName, runLink:
+	case lockName, recordName, exitName:
 		return true
 	}
 	for _, log := range []string{consoleLog, vmmLog, agentLog} {
@@ -126,7 +137,7 @@ func (f folder) link(target, name string) error {
 	if err != nil {
 		return err
 	}
-	return os.Symlink(abs, f.path(name))
+	return os.Symlink(abs, f.seen(name))
 }
 
 // secureDir makes sure of a folder that only this user can change: made with 0700 where it is missing, refused where

@@ -30,11 +30,11 @@ const Blank drive.Method = "blank"
 
 // StagedDrive tells how a drive was prepared.
 type StagedDrive struct {
-	DriveID string
-	Method  drive.Method
-	Source  string
-	Path    string // what the guest writes to
-	Written int64  // bytes that were written for it
+	DriveID string       `json:"driveId"`
+	Method  drive.Method `json:"method"`
+	Source  string       `json:"source,omitempty"`
+	Path    string       `json:"path"`    // what the guest writes to
+	Written int64        `json:"written"` // bytes that were written for it
 }
 
 // loadHome returns the home that the record tells of.
@@ -130,7 +130,7 @@ func (h *home) stageDrive(ctx context.Context, o Options, i int, dir string, sta
 	if seen.BlankMiB != 0 {
 		size := int64(seen.BlankMiB) << 20
 		seen.PathOnHost, seen.BlankMiB = filepath.Join(dir, name), 0
-		onHost.PathOnHost, onHost.BlankMiB = h.folder.path(seen.PathOnHost), 0
+		onHost.PathOnHost, onHost.BlankMiB = h.folder.seen(seen.PathOnHost), 0
 		h.drives = append(h.drives, StagedDrive{DriveID: seen.DriveID, Method: Blank, Path: onHost.PathOnHost})
 		return h.blank(ctx, seen.PathOnHost, size)
 	}
@@ -139,7 +139,7 @@ func (h *home) stageDrive(ctx context.Context, o Options, i int, dir string, sta
 		return h.folder.link(source, seen.PathOnHost)
 	}
 	staged, err := stage(ctx, drive.Request{
-		Source: source, Dir: h.folder.path(dir), Name: name,
+		Source: source, Dir: h.folder.seen(dir), Name: name,
 		AllowOverlay: seen.IsRootDevice && h.seen.Guest != nil,
 	})
 	if err != nil {
@@ -172,8 +172,8 @@ func (h *home) addOverlay(ctx context.Context, dir string) error {
 	if err := h.blank(ctx, name, drive.DefaultOverlaySize); err != nil {
 		return fmt.Errorf("writable layer over %s: %w", root.DriveID, err)
 	}
-	h.drives = append(h.drives, StagedDrive{DriveID: root.DriveID, Method: drive.Overlay, Source: root.PathOnHost, Path: h.folder.path(name)})
-	h.appendOverlay(h.folder.path(name), name)
+	h.drives = append(h.drives, StagedDrive{DriveID: root.DriveID, Method: drive.Overlay, Source: root.PathOnHost, Path: h.folder.seen(name)})
+	h.appendOverlay(h.folder.seen(name), name)
 	return nil
 }
 
@@ -182,7 +182,7 @@ func (h *home) blank(ctx context.Context, name string, size int64) error {
 	if h.folder.dry {
 		return nil
 	}
-	return drive.CreateSparse(ctx, h.folder.path(name), size)
+	return drive.CreateSparse(ctx, h.folder.seen(name), size)
 }
 
 func (h *home) appendOverlay(hostPath, seenPath string) {
@@ -200,7 +200,7 @@ func (h *home) placeSockets() error {
 		h.seen.Vsock, h.onHost.Vsock = &Vsock{GuestCID: defaultGuestCID}, &Vsock{GuestCID: defaultGuestCID}
 	}
 	if v := h.seen.Vsock; v != nil && v.UDSPath == "" {
-		v.UDSPath, h.onHost.Vsock.UDSPath = vsockSocket, h.folder.path(vsockSocket)
+		v.UDSPath, h.onHost.Vsock.UDSPath = vsockSocket, h.folder.seen(vsockSocket)
 	} else if v != nil {
 		if err := absolute(&v.UDSPath); err != nil {
 			return err
@@ -272,7 +272,7 @@ func (h *home) missing() error {
 		if d.Socket != "" {
 			continue
 		}
-		if _, err := os.Stat(h.folder.path(h.seen.Drives[i].PathOnHost)); err != nil && !filepath.IsAbs(h.seen.Drives[i].PathOnHost) {
+		if _, err := os.Stat(h.folder.seen(h.seen.Drives[i].PathOnHost)); err != nil && !filepath.IsAbs(h.seen.Drives[i].PathOnHost) {
 			return fmt.Errorf("drive %s is not where it was left: %w; clean the VM up to start it with new drives", d.DriveID, err)
 		}
 	}

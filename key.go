@@ -3,8 +3,9 @@ package smartvm
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"regexp"
 	"strings"
+
+	"smartvm/internal/lazyregexp"
 )
 
 const (
@@ -14,8 +15,8 @@ const (
 )
 
 var (
-	ownKey     = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
-	derivedKey = regexp.MustCompile(`-[0-9a-f]{10}$`)
+	ownKey     = lazyregexp.New(`^[a-z0-9][a-z0-9-]{0,62}$`)
+	derivedKey = lazyregexp.New(`-[0-9a-f]{10}$`)
 )
 
 // keyOf returns the name by which everything of the VM is found: its folder, Firecracker's --id, its socket, its TAPs.

@@ -3,10 +3,11 @@ package smartvm
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
+
+	"smartvm/internal/lazyregexp"
 )
 
 // CreateOptions say how a VM lives, beside what it is made of. The zero value is a VM of the manager's own: it has no
@@ -23,6 +24,9 @@ type CreateOptions struct {
 	// Attached says that the VM ends with this process, however this process ends. It needs Options.Supervisor, and
 	// excludes Detached.
 	Attached bool
+	// Keep has an attached VM stay when it has ended, stopped, with its record and its drives: Close stops it and leaves it.
+	// A detached VM stays anyway. It excludes Remove.
+	Keep bool
 	// Remove has the VM taken away when it has ended, with all that it had.
 	Remove bool
 	// Restart says whether the VM starts again when it has ended by itself. It excludes Remove.
@@ -87,7 +91,7 @@ func (r Restart) String() string {
 	return string(r.Mode)
 }
 
-var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+var namePattern = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
 
 // CheckName tells what is wrong with a VM's name.
 func CheckName(name string) error {
@@ -110,6 +114,8 @@ func (c CreateOptions) check(config *Config, supervised bool) error {
 	}
 	fault((c.Detached || c.Attached) && !supervised, "a VM that lives longer or shorter than its manager needs a supervisor: set Options.Supervisor to `smartvm supervise`")
 	fault(c.Detached && c.Attached, "a VM is either detached or attached")
+	fault(c.Keep && !c.Detached && !c.Attached, "a VM that is to stay needs a supervisor, and is attached or detached")
+	fault(c.Keep && c.Remove, "a VM is either kept or removed when it has ended")
 	fault(c.Remove && c.Restart.Mode != RestartNever, "a VM that is removed when it ends cannot start again: --rm excludes --restart")
 	fault(c.Restart.Max < 0, "the number of restarts is negative")
 	fault(c.Timeout < 0, "the time-out is negative")
@@ -120,6 +126,9 @@ func (c CreateOptions) check(config *Config, supervised bool) error {
 	}
 	return errors.Join(faults...)
 }
+
+// stays tells whether the VM is there until somebody removes it.
+func (c CreateOptions) stays() bool { return c.Detached || c.Keep }
 
 // clone returns a copy that shares no memory with c.
 func (c *Command) clone() *Command {

@@ -110,7 +110,7 @@ func (m *Manager) byKey(key string) (*VM, error) {
 }
 
 // Find returns the VM that a person means: by its name, its id, its key, or the beginning of its id where no other VM's
-// begins so. VMNotFound lists the candidates of a beginning that is not enough.
+// begins so. VMNotFound wraps an *AmbiguousError for a beginning that is not enough.
 func (m *Manager) Find(ref string) (*VM, error) {
 	missing := func(format string, args ...any) error {
 		return &Error{Code: VMNotFound, Op: "find", VM: ref, Err: fmt.Errorf(format, args...)}
@@ -126,7 +126,7 @@ func (m *Manager) Find(ref string) (*VM, error) {
 	}
 	keys, err := m.keys()
 	if err != nil {
-		return nil, missing("%w", err)
+		return nil, &Error{Code: InvalidState, Op: "find", VM: ref, Err: err}
 	}
 	var found []string
 	for _, key := range keys {
@@ -143,7 +143,14 @@ func (m *Manager) Find(ref string) (*VM, error) {
 	case 0:
 		return nil, missing("there is no VM of this name or id; `smartvm ps -a` lists those there are")
 	}
-	return nil, missing("%d VMs begin so: %s", len(found), strings.Join(found, ", "))
+	return nil, missing("%w", &AmbiguousError{Candidates: found})
+}
+
+// AmbiguousError says that several VMs' ids begin with what was asked for.
+type AmbiguousError struct{ Candidates []string }
+
+func (e *AmbiguousError) Error() string {
+	return fmt.Sprintf("%d VMs begin so: %s", len(e.Candidates), strings.Join(e.Candidates, ", "))
 }
 
 // IDs lists the ids of the VMs that this manager made, sorted. List tells of all VMs there are.
@@ -194,11 +201,17 @@ func (m *Manager) StopAll(ctx context.Context) error {
 	})
 }
 
-// Close removes every VM that this manager made, stopping it in order first, but for those that are detached, and empties
+// Close removes every VM that this manager made, stopping it in order first, but for those that are detached or
+// to be kept (which are stopped), and empties
 // the list. A VM whose removal failed stays on it. The manager can be used again afterwards.
 func (m *Manager) Close(ctx context.Context) error {
 	return m.each(func(vm *VM) error {
-		if vm.create.Detached {
+		if vm.create.stays() {
+			if !vm.create.Detached && vm.State().Live() {
+				if err := vm.Stop(ctx); err != nil {
+					return err
+				}
+			}
 			m.mu.Lock()
 			defer m.mu.Unlock()
 			delete(m.vms, vm.id)

@@ -38,22 +38,36 @@ func (m *monitor) watchCommand() (*commandWatch, error) {
 	return w, nil
 }
 
-// accept serves one connection at a time: the guest has one command.
+// accept takes connections until the listener is closed. The guest has one command and needs one connection; it may open
+// as many silent ones as it likes, so there are only so many at a time.
 func (w *commandWatch) accept() {
+	places := make(chan struct{}, maxGreetings)
 	for {
 		conn, err := w.listener.Accept()
 		if err != nil {
 			return
 		}
-		session, err := guest.AcceptMain(context.Background(), conn, w.log, w.log)
-		if err != nil {
-			conn.Close() // whatever that was: a guest is free to say nonsense
+		select {
+		case places <- struct{}{}:
+		default:
+			conn.Close()
 			continue
 		}
-		status, err := session.Wait(context.Background())
-		if errors.Is(err, guest.ErrLost) {
-			continue // it comes again
-		}
+		w.wait.Go(func() {
+			defer func() { <-places }()
+			w.serve(conn)
+		})
+	}
+}
+
+// serve takes what one connection brings. A connection that broke is followed by another.
+func (w *commandWatch) serve(conn net.Conn) {
+	session, err := guest.AcceptMain(context.Background(), conn, w.log, w.log)
+	if err != nil {
+		conn.Close() // whatever that was: a guest is free to say nonsense
+		return
+	}
+	if status, err := session.Wait(context.Background()); !errors.Is(err, guest.ErrLost) {
 		w.tell(CommandExit{Code: status.Code, Signal: status.Signal})
 	}
 }
@@ -86,7 +100,7 @@ func (w *commandWatch) start(agent *guest.Agent, command Command) {
 }
 
 // status is what is known of the command once the VM has ended. The status may still be on its way then.
-func (w *commandWatch) status(bool) *CommandExit {
+func (w *commandWatch) status() *CommandExit {
 	w.mu.Lock()
 	expected := w.exit != nil
 	w.mu.Unlock()

@@ -43,7 +43,8 @@ type monitor struct {
 type monitorSpec struct {
 	ID        string        `json:"id"`
 	Key       string        `json:"key"`
-	Folder    string        `json:"folder"`  // the VM's, where the VMM works
+	Folder    string        `json:"folder"`  // the VM's
+	Work      string        `json:"work"`    // where the VMM works
 	Runtime   string        `json:"runtime"` // of the sockets
 	Instance  uint64        `json:"instance"`
 	Binary    string        `json:"binary"`
@@ -118,7 +119,7 @@ func (m *monitor) run(hook stepHook) error {
 		return err
 	}
 	held, by := m.watch()
-	note := m.describe(by, held)
+	note := m.describe(by)
 	noteErr := hook.take(stepMonitorNote, func() error { return writeExit(folder{data: m.spec.Folder}, note) })
 	undone := m.steps.Unwind(context.Background()) // frees the monitor's lock: the note is there
 	_ = m.link.send(monitorMessage{Ended: &note})
@@ -157,7 +158,7 @@ func (m *monitor) spawn() (err error) {
 	}
 	m.oomKill = oomKills()
 	m.process, err = firecracker.Spawn(context.Background(), firecracker.Command{
-		Path: m.spec.Binary, Dir: m.spec.Folder, Socket: apiSocket, ID: m.spec.Key, Args: m.spec.Args, Env: m.spec.Env,
+		Path: m.spec.Binary, Dir: m.spec.Work, Socket: apiSocket, ID: m.spec.Key, Args: m.spec.Args, Env: m.spec.Env,
 		Console: m.console, Stderr: m.log,
 	})
 	if err != nil {
@@ -181,7 +182,7 @@ func (m *monitor) spawn() (err error) {
 func (m *monitor) collect(fifo, log string, limit int64) (*firecracker.Console, error) {
 	to := newLogWriter(filepath.Join(m.spec.Folder, log), limit)
 	m.steps.Add("close "+log, func(context.Context) error { return to.Close() })
-	console, err := firecracker.NewConsole(filepath.Join(m.spec.Folder, fifo))
+	console, err := firecracker.NewConsole(filepath.Join(m.spec.Work, fifo))
 	if err != nil {
 		return nil, err
 	}
@@ -258,8 +259,19 @@ func (m *monitor) heldOnto(live bool, gone <-chan struct{}) bool {
 			return true
 		}
 	}
+	return m.ending() != ""
+}
+
+// ending is the call that is about to end the VM. One that was killed over it is about to do nothing.
+func (m *monitor) ending() string {
 	_, jour, err := readJournal(m.spec.Runtime)
-	return err == nil && jour.Instance == m.spec.Instance && jour.Ending != ""
+	if err != nil || jour.Instance != m.spec.Instance {
+		return ""
+	}
+	if held, err := record.Held(filepath.Join(m.spec.Folder, lockName)); err != nil || !held {
+		return ""
+	}
+	return jour.Ending
 }
 
 func (m *monitor) end() {
@@ -287,7 +299,7 @@ func (m *monitor) guestIsUp() {
 }
 
 // describe says how the VM ended.
-func (m *monitor) describe(by string, held bool) ExitNote {
+func (m *monitor) describe(by string) ExitNote {
 	exit := m.process.Exit()
 	m.console.Settle()
 	m.log.Settle()
@@ -295,8 +307,8 @@ func (m *monitor) describe(by string, held bool) ExitNote {
 		Instance: m.spec.Instance, At: exit.At.UTC(), Code: exit.Code, Signal: int(exit.Signal), Meaning: exit.Meaning(), By: by,
 		LastOutput: lastOutput(m.log.Tail(), m.console.Tail()),
 	}
-	if _, jour, err := readJournal(m.spec.Runtime); note.By == "" && err == nil && jour.Instance == m.spec.Instance {
-		note.By = jour.Ending
+	if note.By == "" {
+		note.By = m.ending()
 	}
 	if by == byOrphan {
 		note.Error = "the process that the VM was bound to is gone"
@@ -304,7 +316,7 @@ func (m *monitor) describe(by string, held bool) ExitNote {
 	note.Panic = panicLine(m.console.Tail())
 	note.OutOfMemory = guestOutOfMemory(m.console.Tail()) || exit.Signal == 9 && note.By == "" && oomKills() > m.oomKill
 	if m.command != nil {
-		note.Command = m.command.status(held)
+		note.Command = m.command.status()
 	}
 	return note
 }

@@ -36,8 +36,8 @@ func (vm *VM) Plan(ctx context.Context) (Plan, error) {
 		return Plan{}, err
 	}
 	return Plan{
-		VMM:    append(append([]string{binary, "--api-sock", apiSocket, "--id", vm.key}, vm.options.logArgs(&h.seen)...), vm.options.VMMArgs...),
-		Folder: h.folder.data, RuntimeDir: h.folder.runtime, Drives: h.drives, Config: vmmConfig(&h.seen), Serial: vmmSerial(h.seen.Serial), Notes: notes,
+		VMM:    vm.options.vmmCommand(binary, vm.key, &h.seen),
+		Folder: h.folder.work, RuntimeDir: h.folder.runtime, Drives: h.drives, Config: vmmConfig(&h.seen), Serial: vmmSerial(h.seen.Serial), Notes: notes,
 	}, nil
 }
 

@@ -79,10 +79,10 @@ func (vm *VM) newRecord(given Config) vmRecord {
 			Arch: o.Arch, Emulate: o.Emulate, Args: o.VMMArgs, AllowVersions: o.AllowVersions,
 			WritableDrivesInPlace: o.WritableDrivesInPlace, ShutdownTimeout: o.ShutdownTimeout,
 		},
-		Remove: vm.create.Remove, Kept: vm.create.Detached && !vm.create.Remove,
+		Remove: vm.create.Remove, Kept: vm.create.stays() && !vm.create.Remove,
 		Restart: vm.create.Restart, Command: vm.create.Command.clone(), Timeout: vm.create.Timeout,
 	}
-	if !vm.create.Detached {
+	if !vm.create.stays() {
 		if self, err := record.Identify(os.Getpid()); err == nil {
 			rec.Owner = &self
 		}
@@ -120,12 +120,7 @@ func (h *held) make(ctx context.Context) (err error) {
 	}
 	final := h.folder.data
 	h.folder.data = aside
-	err = hook.take(stepCreateRecord, func() error {
-		if err := os.Symlink(h.rec.Runtime, h.folder.path(runLink)); err != nil {
-			return err
-		}
-		return h.save()
-	})
+	err = hook.take(stepCreateRecord, h.save)
 	h.folder.data = final
 	if err != nil {
 		return err

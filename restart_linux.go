@@ -74,6 +74,9 @@ func (vm *VM) WaitEnd(ctx context.Context) (ExitNote, error) {
 	if note.Unknown {
 		note = noteOf(ctx, look.folder, instance)
 	}
+	if h.rec.Remove {
+		return note, vm.wrap(op, h.remove())
+	}
 	return note, nil
 }
 
@@ -148,6 +151,26 @@ func (r Restart) wants(note ExitNote, restarts int) bool {
 	return false
 }
 
+// Restart ends the VM as StopWithin does and boots it again, with its drives as they are, while no other call comes in
+// between. A VM that does not run is started. The guest boots: see Start for what can go wrong.
+func (vm *VM) Restart(ctx context.Context, grace time.Duration) error {
+	const op = "restart"
+	h, p, err := vm.prepareStart(ctx, op)
+	if err != nil {
+		return err
+	}
+	defer vm.markStarting()()
+	defer h.release()
+	defer p.monitor.giveBack()
+	if h.look().state() != Created {
+		if err := h.stop(ctx, byStop, grace); err != nil {
+			return err
+		}
+	}
+	h.rec.Restarts = 0
+	return h.start(ctx, op, p)
+}
+
 // startAgain starts the VM by its policy, unless somebody has acted on it since.
 func (vm *VM) startAgain(ctx context.Context, instance uint64) error {
 	const op = "restart"
@@ -164,5 +187,10 @@ func (vm *VM) startAgain(ctx context.Context, instance uint64) error {
 	if err != nil {
 		return err
 	}
-	return h.start(ctx, op, binary)
+	early, err := vm.startMonitor()
+	if err != nil {
+		return err
+	}
+	defer early.giveBack()
+	return h.start(ctx, op, prepared{binary, early})
 }

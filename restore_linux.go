@@ -55,6 +55,11 @@ func (vm *VM) Restore(ctx context.Context, dir string, options RestoreOptions) e
 	if err := snapshot.fits(ctx, dir, vm, binary); err != nil {
 		return vm.fail(op, SnapshotIncompatible, err)
 	}
+	early, err := vm.startMonitor()
+	if err != nil {
+		return vm.fail(op, InvalidState, fmt.Errorf("start the monitor: %w", err))
+	}
+	defer early.giveBack()
 	h, err := vm.acquire(ctx, op)
 	if err != nil {
 		return err
@@ -63,13 +68,13 @@ func (vm *VM) Restore(ctx context.Context, dir string, options RestoreOptions) e
 	if err := h.require(ctx, op, Created); err != nil {
 		return err
 	}
-	h.rec.Config = *snapshot.given(vm.id)
+	h.rec.Config, h.rec.Command = *snapshot.given(vm.id), snapshot.Command.clone()
 	then := journalRunning
 	if options.Paused {
 		then = journalPaused
 	}
 	return h.bringUp(ctx, op, bringing{
-		binary: binary, then: then,
+		prepared: prepared{binary, early}, then: then,
 		stage: func(ctx context.Context, home *home) error { return vm.restoreHome(ctx, home, snapshot, dir) },
 		configure: func(ctx context.Context, in *instance, home *home) error {
 			return vm.load(ctx, in, home, snapshot, options)
@@ -104,7 +109,7 @@ func (vm *VM) load(ctx context.Context, in *instance, h *home, snapshot *Snapsho
 		return err
 	}
 	// The files are open or mapped now; the name is free for the VM's own snapshots.
-	if err := os.Remove(h.folder.path(snapshotLink)); err != nil {
+	if err := os.Remove(h.folder.seen(snapshotLink)); err != nil {
 		return vm.fail("restore", InvalidState, err)
 	}
 	return nil
@@ -174,7 +179,7 @@ func (vm *VM) restoreHome(ctx context.Context, h *home, s *Snapshot, dir string)
 		}
 	}
 	if v := h.onHost.Vsock; v != nil && !filepath.IsAbs(v.UDSPath) {
-		v.UDSPath = h.folder.path(v.UDSPath)
+		v.UDSPath = h.folder.seen(v.UDSPath)
 	}
 	return nil
 }
@@ -183,7 +188,7 @@ func (h *home) restoreDrive(ctx context.Context, d SnapshotDrive, dir string) er
 	if !filepath.IsLocal(d.Path) {
 		return fmt.Errorf("its path %q leaves the VM's folder: it was not staged, and two VMs must not write to one file; snapshot a VM with staged drives", d.Path)
 	}
-	target := h.folder.path(d.Path)
+	target := h.folder.seen(d.Path)
 	if err := os.MkdirAll(filepath.Dir(target), 0o700); err != nil {
 		return err
 	}

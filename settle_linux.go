@@ -81,7 +81,11 @@ func (h *held) endProcesses(ctx context.Context) error {
 			return err
 		}
 	}
-	inside, err := record.ProcessesIn(h.folder.data)
+	if h.jour.VMM.PID != 0 {
+		return nil
+	}
+	// Spawned, perhaps, and never noted. It is looked for among all processes, which takes its time with many.
+	inside, err := record.ProcessesIn(h.folder.work)
 	if err != nil {
 		return err
 	}

@@ -44,8 +44,9 @@ type Snapshot struct {
 	CPUModel        string `json:"cpuModel"`
 	HostKernel      string `json:"hostKernel"`
 
-	Config Config          `json:"config"` // as the VMM was told it: paths relative to a VM's folder
-	Drives []SnapshotDrive `json:"drives"`
+	Config  Config          `json:"config"`            // as the VMM was told it: paths relative to a VM's folder
+	Command *Command        `json:"command,omitempty"` // what the guest lived for, and goes on with
+	Drives  []SnapshotDrive `json:"drives"`
 }
 
 // SnapshotDrive is a file behind a drive.
@@ -188,7 +189,7 @@ func (held *held) saveInto(ctx context.Context, in *instance, h *home, aside str
 	if err := h.folder.link(aside, snapshotLink); err != nil {
 		return vm.fail("snapshot", SnapshotFailed, err)
 	}
-	defer os.Remove(h.folder.path(snapshotLink))
+	defer os.Remove(h.folder.seen(snapshotLink))
 	if err := in.client.CreateSnapshot(ctx, request); err != nil {
 		return held.vmmError(ctx, "snapshot", in, err)
 	}
@@ -210,7 +211,7 @@ func (held *held) describeSnapshot(ctx context.Context, in *instance, seen *Conf
 	return &Snapshot{
 		SchemaVersion: 1, VM: vm.id, CreatedAt: time.Now().UTC(),
 		VMM: info.AppName, VMMVersion: info.VMMVersion, SnapshotVersion: build.snapshots.String(),
-		Arch: vm.options.Arch, CPUModel: host.cpuModel, HostKernel: host.kernel, Config: *seen.clone(),
+		Arch: vm.options.Arch, CPUModel: host.cpuModel, HostKernel: host.kernel, Config: *seen.clone(), Command: held.rec.Command.clone(),
 	}, nil
 }
 
@@ -218,7 +219,7 @@ func (held *held) describeSnapshot(ctx context.Context, in *instance, seen *Conf
 func (s *Snapshot) addDrives(ctx context.Context, h *home, dir string) error {
 	for i := range s.Config.Drives {
 		d := &s.Config.Drives[i]
-		host := h.folder.path(d.PathOnHost)
+		host := h.folder.seen(d.PathOnHost)
 		if filepath.IsAbs(d.PathOnHost) {
 			host = d.PathOnHost
 		}
@@ -258,13 +259,18 @@ func (vm *VM) snapshotSpace(h *home, parent string, memory int64) error {
 		}
 		path := d.PathOnHost
 		if !filepath.IsAbs(path) {
-			path = h.folder.path(path)
+			path = h.folder.seen(path)
 		}
 		used, err := drive.DataSize(path)
 		if err != nil {
 			return fmt.Errorf("drive %s: %w", d.DriveID, err)
 		}
 		need += used
+	}
+	if parent == vm.manager.snapshotsDir() {
+		if err := vm.options.checkQuota("snapshots", vm.options.SnapshotQuota, func() int64 { return diskUsage(parent) }, need); err != nil {
+			return err
+		}
 	}
 	return drive.CheckSpace(parent, need)
 }
@@ -291,3 +297,9 @@ func OpenSnapshot(dir string) (*Snapshot, error) {
 	}
 	return &snapshot, nil
 }
+
+// Emulated tells whether the snapshot is one of the emulator's: nothing else loads it.
+func (s *Snapshot) Emulated() bool { return s.VMM != firecrackerAppName }
+
+// firecrackerAppName is what Firecracker calls itself (InstanceInfo.AppName).
+const firecrackerAppName = "Firecracker"

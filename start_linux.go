@@ -23,24 +23,44 @@ import (
 // folder yet and another has its id or name; VMLocked when another call on it does not end.
 func (vm *VM) Start(ctx context.Context) error {
 	const op = "start"
-	if look := vm.look(); look.rec.Home != nil && look.rec.Home.Restored != "" {
-		return vm.fail(op, InvalidState, errors.New("the VM was restored from a snapshot and cannot boot; restore the snapshot again in a new VM"))
-	}
-	if err := vm.check(op); err != nil {
-		return err
-	}
 	defer vm.markStarting()()
-	h, err := vm.acquire(ctx, op)
+	h, prepared, err := vm.prepareStart(ctx, op)
 	if err != nil {
 		return err
 	}
 	defer h.release()
-	binary, err := h.binary()
-	if err != nil {
-		return vm.fail(op, InvalidConfig, err)
-	}
+	defer prepared.monitor.giveBack()
 	h.rec.Restarts = 0
-	return h.start(ctx, op, binary)
+	return h.start(ctx, op, prepared)
+}
+
+// prepared is what a start needs beside the VM's lock.
+type prepared struct {
+	binary  string
+	monitor *startedMonitor // which has been coming up since before the lock was taken
+}
+
+// prepareStart looks whether the VM can boot, before anything is done about it, and returns its lock and its VMM.
+func (vm *VM) prepareStart(ctx context.Context, op string) (h *held, p prepared, err error) {
+	if look := vm.look(); look.rec.Home != nil && look.rec.Home.Restored != "" {
+		return nil, p, vm.fail(op, InvalidState, errors.New("the VM was restored from a snapshot and cannot boot; restore the snapshot again in a new VM"))
+	}
+	if err := vm.check(op); err != nil {
+		return nil, p, err
+	}
+	if p.monitor, err = vm.startMonitor(); err != nil {
+		return nil, p, vm.fail(op, InvalidState, fmt.Errorf("start the monitor: %w", err))
+	}
+	if h, err = vm.acquire(ctx, op); err != nil {
+		p.monitor.giveBack()
+		return nil, p, err
+	}
+	if p.binary, err = h.binary(); err != nil {
+		p.monitor.giveBack()
+		h.release()
+		return nil, p, vm.fail(op, InvalidConfig, err)
+	}
+	return h, p, nil
 }
 
 // binary returns the VMM to run: what this process is configured with, else what ran the VM the last time.
@@ -65,13 +85,18 @@ func (vm *VM) markStarting() (done func()) {
 	return func() { set(false) }
 }
 
-func (h *held) start(ctx context.Context, op, binary string) error {
+func (h *held) start(ctx context.Context, op string, p prepared) error {
 	if err := h.require(ctx, op, Created, Stopped, Failed); err != nil && !errors.Is(err, VMMExited) {
 		return err
 	}
 	return h.bringUp(ctx, op, bringing{
-		binary: binary, then: journalRunning,
-		stage: func(ctx context.Context, home *home) error { return h.vm.furnish(ctx, op, home, drive.Stage) },
+		prepared: p, then: journalRunning,
+		stage: func(ctx context.Context, home *home) error {
+			if err := h.vm.driveQuota(); err != nil {
+				return h.vm.fail(op, DriveStageFailed, err)
+			}
+			return h.vm.furnish(ctx, op, home, drive.Stage)
+		},
 		configure: func(ctx context.Context, in *instance, home *home) error {
 			vmm := vmmConfig(&home.seen)
 			if err := sendObservers(ctx, in.client, &home.seen, vmm); err != nil {
@@ -99,7 +124,7 @@ func (vm *VM) check(op string) error {
 
 // bringing says in what a start and a restore differ.
 type bringing struct {
-	binary    string
+	prepared
 	stage     func(context.Context, *home) error            // into a home that is new
 	configure func(context.Context, *instance, *home) error // the VMM, to where the guest runs
 	then      journalState
@@ -115,27 +140,21 @@ func (h *held) bringUp(ctx context.Context, op string, b bringing) (err error) {
 		return vm.fail(op, InvalidState, fmt.Errorf("what the last run left could not be taken away: %w", err))
 	}
 	fresh := h.rec.Home == nil
-	var link *monitorLink
+	link := b.monitor.link
 	defer func() {
-		if link != nil {
-			vm.keep(link, err == nil)
+		if err == nil {
+			b.monitor.letGo()
+			return
 		}
-		if err != nil {
-			vm.options.Logger.Info("VM did not start", "vm", vm.id, "error", err)
-			h.giveUp(ctx, fresh, err)
-		}
+		b.monitor.giveBack() // which ends the VMM that it may have started
+		vm.options.Logger.Info("VM did not start", "vm", vm.id, "error", err)
+		h.giveUp(ctx, fresh, err)
 	}()
 	if err := h.begin(); err != nil {
 		return vm.fail(op, InvalidState, err)
 	}
+	h.jour.Monitor = b.monitor.identity
 	vm.startWatch()
-	err = vm.options.hook.take(stepStartMonitor, func() (err error) {
-		link, h.jour.Monitor, err = vm.startMonitor()
-		return err
-	})
-	if err != nil {
-		return vm.fail(op, InvalidState, fmt.Errorf("start the monitor: %w", err))
-	}
 	home, err := h.makeHome(ctx, b)
 	if err != nil {
 		return err
@@ -177,7 +196,10 @@ func (h *held) begin() error {
 		if err := os.Mkdir(h.folder.runtime, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
-		return secureDir(h.folder.runtime)
+		if err := secureDir(h.folder.runtime); err != nil {
+			return err
+		}
+		return h.folder.makeWork()
 	})
 	if err != nil {
 		return err
@@ -212,7 +234,7 @@ func (h *held) makeHome(ctx context.Context, b bringing) (*home, error) {
 			return nil, vm.fail("start", InvalidConfig, fmt.Errorf("vsock.udsPath: %s is there already; choose another path, or remove it when nothing uses it", v.UDSPath))
 		}
 		// Firecracker makes the socket and never removes it.
-		if filepath.Dir(v.UDSPath) != h.folder.path(runLink) {
+		if filepath.Dir(v.UDSPath) != h.folder.seen(runLink) {
 			h.journal.Intend(kindSocket, v.UDSPath)
 		}
 	}
@@ -231,7 +253,7 @@ func (h *held) makeHome(ctx context.Context, b bringing) (*home, error) {
 func (h *held) spawn(ctx context.Context, link *monitorLink, home *home, binary string) error {
 	vm := h.vm
 	spec := monitorSpec{
-		ID: vm.id, Key: vm.key, Folder: h.folder.data, Runtime: h.folder.runtime, Instance: h.jour.Instance,
+		ID: vm.id, Key: vm.key, Folder: h.folder.data, Work: h.folder.work, Runtime: h.folder.runtime, Instance: h.jour.Instance,
 		Binary: binary, Args: append(vm.options.logArgs(&home.seen), vm.options.VMMArgs...), Env: vm.options.vmmEnv(),
 		Guest: home.seen.Guest != nil, Restored: home.restored != "", Command: h.rec.Command, Timeout: h.rec.Timeout,
 		Attached: vm.create.Attached, Settle: vm.options.Settle, SettleEnv: vm.options.settleEnv(h.rec),

@@ -283,7 +283,7 @@ func (l look) ask(ctx context.Context, s *Status) {
 			s.Phase = PhasePaused
 		}
 	} else {
-		client := firecracker.NewClient(l.folder.path(apiSocket))
+		client := firecracker.NewClient(l.folder.seen(apiSocket))
 		defer client.Close()
 		ctx, cancel := context.WithTimeout(ctx, vmmAnswer)
 		defer cancel()

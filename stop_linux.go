@@ -15,7 +15,7 @@ import (
 // Stop ends the VM: it asks the guest to shut down (our agent where it is up, else Ctrl-Alt-Del, which x86_64 alone has),
 // then the VMM (SIGTERM), then leaves it no choice (SIGKILL), each with a limit. A paused guest cannot shut down, so its
 // VMM is ended at once. A VM that has ended already is left alone, and does not start again by its restart policy; one that
-// was never started is InvalidState. The drives stay until CleanUp.
+// was never started is InvalidState. The drives stay until CleanUp; a VM that is to be removed when it has ended is removed.
 func (vm *VM) Stop(ctx context.Context) error {
 	return vm.stop(ctx, byStop, vm.options.ShutdownTimeout)
 }
@@ -43,7 +43,10 @@ func (vm *VM) stop(ctx context.Context, op string, grace time.Duration) error {
 	if h.look().state() == Created {
 		return vm.stateError(op, Created, []State{Running, Paused})
 	}
-	return h.stop(ctx, op, grace)
+	if err := h.stop(ctx, op, grace); err != nil || !h.rec.Remove {
+		return err
+	}
+	return vm.wrap(op, h.remove())
 }
 
 // stop ends a VM that lives, and makes sure that one which has ended stays down.
@@ -121,9 +124,19 @@ func (h *held) askAgent(ctx context.Context, in *instance, grace time.Duration) 
 	if _, err := os.Lstat(filepath.Join(h.folder.runtime, readyName)); err != nil {
 		return false
 	}
+	agent := agentAt(h.rec.Home)
+	if h.rec.Command != nil {
+		// The guest ends with its command. One that ends by SIGTERM can still say how; a shutdown gives it no time for that.
+		termCtx, cancel := context.WithTimeout(ctx, grace/2)
+		defer cancel()
+		if agent.SignalMain(termCtx, int(syscall.SIGTERM)) == nil && in.process.AwaitEnd(termCtx) == nil {
+			return true
+		}
+		grace /= 2
+	}
 	ctx, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
-	if err := agentAt(h.rec.Home).Shutdown(ctx); err != nil {
+	if err := agent.Shutdown(ctx); err != nil {
 		return false
 	}
 	_ = in.process.AwaitEnd(ctx)

@@ -21,25 +21,65 @@ const supervisorFD = 3
 // answerLimit is how long a monitor may take to start a VMM.
 const answerLimit = 20 * time.Second
 
-// startMonitor starts a monitor, which waits to be told what to do: in a process of its own where there is a program for
-// that, else in this process.
-func (vm *VM) startMonitor() (*monitorLink, record.Process, error) {
-	if len(vm.options.Supervisor) > 0 {
-		return vm.startSupervisor()
+// startedMonitor is a monitor that waits to be told what to do, or does it. It is started before there is anything to do:
+// a process takes as long to come up as everything else that a start has to make.
+type startedMonitor struct {
+	vm       *VM
+	link     *monitorLink
+	identity record.Process
+	settled  bool // the link has been let go of, or given back
+}
+
+// startMonitor starts a monitor: in a process of its own where there is a program for that, else in this process.
+func (vm *VM) startMonitor() (s *startedMonitor, err error) {
+	s = &startedMonitor{vm: vm}
+	err = vm.options.hook.take(stepStartMonitor, func() (err error) {
+		if len(vm.options.Supervisor) > 0 {
+			s.link, s.identity, err = vm.startSupervisor()
+			return err
+		}
+		ours, theirs := net.Pipe()
+		s.link = newMonitorLink(ours)
+		s.identity, err = record.Identify(os.Getpid())
+		go vm.monitorHere(theirs)
+		return err
+	})
+	if err != nil && s.link != nil {
+		s.link.conn.Close()
 	}
-	ours, theirs := net.Pipe()
-	m := &monitor{link: newMonitorLink(theirs), settle: func() {
+	return s, err
+}
+
+// monitorHere is a monitor in this process.
+func (vm *VM) monitorHere(conn net.Conn) {
+	m := &monitor{link: newMonitorLink(conn), settle: func() {
 		if err := vm.Settle(context.Background()); err != nil && !errors.Is(err, VMNotFound) {
 			vm.options.Logger.Error("the VM could not be put in order after its end", "vm", vm.id, "error", err)
 		}
 	}}
-	go func() {
-		if err := m.run(vm.options.hook); err != nil {
-			vm.options.Logger.Warn("monitor", "vm", vm.id, "error", err)
-		}
-	}()
-	self, err := record.Identify(os.Getpid())
-	return newMonitorLink(ours), self, err
+	if err := m.run(vm.options.hook); err != nil {
+		vm.options.Logger.Warn("monitor", "vm", vm.id, "error", err)
+	}
+}
+
+// giveBack ends a monitor, and the VMM that it may have started, unless it was let go of.
+func (s *startedMonitor) giveBack() {
+	if !s.settled {
+		s.settled = true
+		s.link.conn.Close()
+	}
+}
+
+// letGo leaves the monitor to itself, or, where the VM is bound to this process, holds on to its connection for good.
+func (s *startedMonitor) letGo() {
+	s.settled = true
+	if !s.vm.create.Attached {
+		s.link.conn.Close()
+		return
+	}
+	s.vm.mu.Lock()
+	defer s.vm.mu.Unlock()
+	s.vm.bound = s.link
 }
 
 // startSupervisor runs the supervisor: in a session of its own, without a terminal and without anything of ours but the
@@ -118,15 +158,4 @@ func (l *monitorLink) answer(ctx context.Context) (monitorMessage, error) {
 		err = context.Cause(ctx)
 	}
 	return m, err
-}
-
-// keep holds on to a monitor's connection where the VM is bound to this process, and lets go of it otherwise.
-func (vm *VM) keep(link *monitorLink, started bool) {
-	if started && vm.create.Attached {
-		vm.mu.Lock()
-		vm.bound = link
-		vm.mu.Unlock()
-		return
-	}
-	link.conn.Close()
 }

@@ -2,13 +2,13 @@ package smartvm
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"smartvm/internal/cpuarch"
+	"smartvm/internal/lazyregexp"
 )
 
 // Bounds of Firecracker's API and of the kernel under it.
@@ -36,10 +36,10 @@ const (
 var maxVirtioDevices = map[string]int{cpuarch.X8664: 17, cpuarch.AArch64: 92}
 
 var (
-	deviceID = regexp.MustCompile(`^[A-Za-z0-9_]+$`)                                // checked_id of Firecracker's api_server/parsed_request.rs
-	hostname = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?$`) // sethostname(2) takes 64 bytes
-	fsType   = regexp.MustCompile(`^[a-z0-9_.]{1,32}$`)                             // as /proc/filesystems has them
-	partUUID = regexp.MustCompile(`^[0-9A-Fa-f-]+$`)                                // goes into root=PARTUUID=…: a space would start another argument
+	deviceID = lazyregexp.New(`^[A-Za-z0-9_]+$`)                                // checked_id of Firecracker's api_server/parsed_request.rs
+	hostname = lazyregexp.New(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?$`) // sethostname(2) takes 64 bytes
+	fsType   = lazyregexp.New(`^[a-z0-9_.]{1,32}$`)                             // as /proc/filesystems has them
+	partUUID = lazyregexp.New(`^[0-9A-Fa-f-]+$`)                                // goes into root=PARTUUID=…: a space would start another argument
 )
 
 // validate reports every fault of the configuration for a machine of this architecture, as one error of code

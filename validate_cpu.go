@@ -2,14 +2,14 @@ package smartvm
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 
 	"smartvm/internal/cpuarch"
+	"smartvm/internal/lazyregexp"
 )
 
-var kvmCapability = regexp.MustCompile(`^!?[0-9]+$`)
+var kvmCapability = lazyregexp.New(`^!?[0-9]+$`)
 
 // cpuConfig checks a custom CPU template as Firecracker reads it (cpu_config/templates.rs, templates_serde.rs).
 func (v *validation) cpuConfig(key string, c *CPUConfig) {

@@ -182,6 +182,7 @@ func (h *held) load() (err error) {
 		h.vm.options.Logger.Warn("the VM's journal is damaged", "vm", h.vm.id, "error", err)
 		h.journal, h.jour = &record.Record{}, vmJournal{Instance: h.rec.Instance, State: journalStarting}
 	}
+	h.jour.Ending = "" // a call that was to end the VM, and was killed over it
 	return nil
 }
 
@@ -245,7 +246,7 @@ func (vm *VM) attach(rec vmRecord, jour vmJournal) (*instance, error) {
 		return vm.live, nil
 	}
 	process, err := firecracker.Attach(firecracker.Attachment{
-		PID: jour.VMM.PID, Path: rec.VMM.Binary, Socket: vm.options.folderOf(vm.key).path(apiSocket), AllowVersions: rec.VMM.AllowVersions,
+		PID: jour.VMM.PID, Path: rec.VMM.Binary, Socket: vm.options.folderOf(vm.key).seen(apiSocket), AllowVersions: rec.VMM.AllowVersions,
 		Check: func() error {
 			if !jour.VMM.Alive() {
 				return errVMMGone

@@ -191,7 +191,7 @@ func TestTheGuestWritesToItsOwnCopyOfADrive(t *testing.T) {
 		vm := start(t, m, config)
 		inForce := vm.Config()
 		staged := inForce.Drives[0].PathOnHost
-		if staged == source || filepath.Base(staged) != "root-source.img" || filepath.Dir(staged) != filepath.Join(m.options.DataDir, "vms", vm.Key(), "drives") {
+		if staged == source || filepath.Base(staged) != "root-source.img" || filepath.Dir(staged) != filepath.Join(m.options.DataDir, "vms", vm.Key(), "root", "drives") {
 			t.Errorf("the root drive is at %s", staged)
 		}
 		if got := inForce.Drives[1].PathOnHost; got != kept {

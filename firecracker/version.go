@@ -3,8 +3,9 @@ package firecracker
 import (
 	"cmp"
 	"fmt"
-	"regexp"
 	"strconv"
+
+	"smartvm/internal/lazyregexp"
 )
 
 // Version is a Firecracker release: 1.16.1, or 1.17.0-dev for a build between releases.
@@ -13,7 +14,7 @@ type Version struct {
 	Pre                 string // what follows the "-"; "" for a release
 }
 
-var versionForm = regexp.MustCompile(`^v?(\d{1,6})\.(\d{1,6})\.(\d{1,6})(?:-([0-9A-Za-z.-]{1,64}))?$`)
+var versionForm = lazyregexp.New(`^v?(\d{1,6})\.(\d{1,6})\.(\d{1,6})(?:-([0-9A-Za-z.-]{1,64}))?$`)
 
 // ParseVersion reads "1.16.1", "v1.16.1" or "1.17.0-dev".
 func ParseVersion(s string) (Version, error) {

@@ -2,7 +2,8 @@ package guest
 
 import (
 	"fmt"
-	"regexp"
+
+	"smartvm/internal/lazyregexp"
 )
 
 // Overlay says what lies on top of a root drive, so that it need not be written to.
@@ -34,8 +35,8 @@ type Boot struct {
 }
 
 var (
-	hostnamePattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?$`)
-	fstypePattern   = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,31}$`)
+	hostnamePattern = lazyregexp.New(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?$`)
+	fstypePattern   = lazyregexp.New(`^[a-z0-9][a-z0-9_.-]{0,31}$`)
 )
 
 // The most drives that have a letter, vda to vdz.

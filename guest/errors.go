@@ -9,7 +9,8 @@ import (
 )
 
 // ErrLost says that the connection to the agent ended before the command's exit status came: the guest stopped, its
-// agent died, or the guest was restored. The command is gone, or will be soon.
+// agent died, or the guest was restored. The command is gone, or will be soon; but a main command goes on, and the agent
+// dials again for one that is detached (AcceptMain).
 var ErrLost = errors.New("guest: connection to the agent lost before the command's exit status came")
 
 // ErrUnsupported says that the agent of this guest lacks what a call needs: its image was made by an older release. The

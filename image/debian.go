@@ -8,12 +8,12 @@ import (
 	"log/slog"
 	"os"
 	"path"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
 	"smartvm/internal/cpuarch"
+	"smartvm/internal/lazyregexp"
 )
 
 // DebianOptions say how the default image is made.
@@ -150,7 +150,7 @@ func (o DebianOptions) fill(ctx context.Context, st *stage) (Manifest, error) {
 }
 
 // unsafeInID matches what a bundle's id must not have: behaviour.md allows [A-Za-z0-9._-].
-var unsafeInID = regexp.MustCompile(`[^A-Za-z0-9._-]`)
+var unsafeInID = lazyregexp.New(`[^A-Za-z0-9._-]`)
 
 // packages reads the packages that the options name, or gets them by apt.
 func (o DebianOptions) packages(ctx context.Context, spool *os.File) (*packages, error) {

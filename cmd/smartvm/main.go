@@ -71,8 +71,38 @@ func newRootCommand(s streams) *cobra.Command {
 	root.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "say on stderr what happens")
 
 	surroundings := func() host { return hostFromEnvironment(s, verbose) }
-	root.AddCommand(newRunCommand(surroundings), newImageCommand(surroundings), newDoctorCommand(surroundings), newVersionCommand(s), newSettleCommand(surroundings))
+	addCommands(root, surroundings, s)
 	return root
+}
+
+// addCommands adds all commands in the order of a VM's life, by what they are about.
+func addCommands(root *cobra.Command, surroundings func() host, s streams) {
+	cobra.EnableCommandSorting = false
+	for _, group := range []struct {
+		id, title string
+		commands  []func(func() host) *cobra.Command
+	}{
+		{"life", "A VM's life:", []func(func() host) *cobra.Command{
+			newRunCommand, newCreateCommand, newStartCommand, newStopCommand, newRestartCommand, newKillCommand, newPauseCommand,
+			newResumeCommand, newWaitCommand, newRenameCommand, newRemoveCommand,
+		}},
+		{"inside", "In the guest:", []func(func() host) *cobra.Command{newExecCommand, newShellCommand, newCopyCommand}},
+		{"look", "What there is to see:", []func(func() host) *cobra.Command{
+			newListCommand, newLogsCommand, newConsoleCommand, newInspectCommand, newStatsCommand,
+		}},
+		{"change", "Changes and snapshots:", []func(func() host) *cobra.Command{newUpdateCommand, newSnapshotCommand, newRestoreCommand}},
+		{"house", "The house:", []func(func() host) *cobra.Command{
+			newImageCommand, newSweepCommand, newPruneCommand, newDoctorCommand,
+		}},
+	} {
+		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
+		for _, newCommand := range group.commands {
+			cmd := newCommand(surroundings)
+			cmd.GroupID = group.id
+			root.AddCommand(cmd)
+		}
+	}
+	root.AddCommand(newVersionCommand(s), newSettleCommand(surroundings))
 }
 
 // rootArgs refuses a command that there is not, and says which one may have been meant.

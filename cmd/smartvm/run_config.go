@@ -3,9 +3,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"os"
+	"path/filepath"
 	"strings"
 
 	"smartvm"
@@ -14,7 +13,7 @@ import (
 )
 
 // vmConfig makes the VM's configuration: the file's, with the flags on top. The image is not in it yet.
-func (f *runFlags) vmConfig() (*smartvm.Config, error) {
+func (f *vmFlags) vmConfig() (*smartvm.Config, error) {
 	config := &smartvm.Config{}
 	if f.config != "" {
 		var err error
@@ -22,7 +21,6 @@ func (f *runFlags) vmConfig() (*smartvm.Config, error) {
 			return nil, err
 		}
 	}
-	overrule(&config.ID, f.name)
 	overrule(&config.BootSource.KernelImagePath, f.kernel)
 	overrule(&config.BootSource.InitrdPath, f.initrd)
 	overrule(&config.MachineConfig.VCPUCount, f.cpus)
@@ -66,7 +64,7 @@ func overrule[T comparable](value *T, flag T) {
 }
 
 // addDrives adds the drives of the flags. A root drive takes the place of the configuration's.
-func (f *runFlags) addDrives(config *smartvm.Config) error {
+func (f *vmFlags) addDrives(config *smartvm.Config) error {
 	if f.rootfs != "" {
 		root, err := parseDrive(f.rootfs, "rootfs")
 		if err != nil {
@@ -142,31 +140,30 @@ func parseDrive(text, id string) (smartvm.Drive, error) {
 
 // needsImage tells whether the image has something to give: it was named, there is no kernel, or the command needs our
 // init and the configuration has no initrd.
-func (f *runFlags) needsImage(config *smartvm.Config) bool {
+func (f *vmFlags) needsImage(config *smartvm.Config) bool {
 	boot := config.BootSource
 	return f.image != "" || boot.KernelImagePath == "" || boot.InitrdPath == "" && (len(f.command) > 0 || config.Guest != nil)
 }
 
-// checkCommand holds the command against the finished configuration.
-func (f *runFlags) checkCommand(config *smartvm.Config) error {
-	switch {
-	case len(f.command) > 0 && config.Guest == nil:
-		return errors.New("the VM has an initrd of its own, so there is no agent in the guest that could run a command;\n" +
-			"leave the command out to see the console, or, if that initrd has SmartVM's init, say --init smartvm")
-	case len(f.command) == 0 && config.Guest != nil && config.Guest.Init != "image":
-		return errors.New("there is no command behind `--`; for a shell: smartvm run -it -- sh")
+// imageText is what ps says that the VM was made of.
+func (f *vmFlags) imageText(config *smartvm.Config, withImage bool) string {
+	for i := range config.Drives {
+		if config.Drives[i].IsRootDevice && config.Drives[i].PathOnHost != "" {
+			return filepath.Base(config.Drives[i].PathOnHost)
+		}
 	}
-	return nil
+	if withImage {
+		return smartvm.DefaultImage
+	}
+	return filepath.Base(config.BootSource.KernelImagePath)
 }
 
-// guestCommand is what runs in the guest; streams and the terminal's size are not in it yet.
-func (f *runFlags) guestCommand() (guest.Command, error) {
-	env, err := guestEnvironment(f.env, f.envFiles, os.LookupEnv)
-	if err != nil {
-		return guest.Command{}, err
+// nameGuest gives the guest the VM's name for its own, where that is a host name.
+func (f *vmFlags) nameGuest(config *smartvm.Config) {
+	if f.name == "" || config.Guest == nil || config.Guest.Hostname != "" {
+		return
 	}
-	if term := os.Getenv("TERM"); f.tty && term != "" {
-		env = append([]string{"TERM=" + term}, env...) // in front: -e wins
+	if _, err := guest.BootArgs(guest.Boot{Hostname: f.name}); err == nil {
+		config.Guest.Hostname = f.name
 	}
-	return guest.Command{Args: f.command, Env: env, Dir: f.workdir, User: f.user, TTY: f.tty, Main: true}, nil
 }

@@ -10,8 +10,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"smartvm"
 	"smartvm/guest"
 )
@@ -30,12 +28,12 @@ var errTimeout = errors.New("--timeout is over")
 func run(ctx context.Context, h host, f runFlags) error {
 	ctx, signals, stop := watchSignals(ctx)
 	defer stop()
-	if f.timeout > 0 {
+	if f.timeout > 0 && !f.detach {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, f.timeout, errTimeout)
 		defer cancel()
 	}
-	r := &vmRun{host: h, flags: f, signals: signals, stage: stageConfigure}
+	r := &vmRun{preparation: preparation{host: h, flags: &f.vmFlags, stage: stageConfigure}, flags: f, signals: signals}
 	defer r.close()
 	err := r.whole(ctx)
 	h.progress.clear()
@@ -44,12 +42,10 @@ func run(ctx context.Context, h host, f runFlags) error {
 
 // vmRun is one VM from the flags to its end.
 type vmRun struct {
-	host
+	preparation
 	flags   runFlags
 	signals *interrupts
 
-	stage    stage
-	command  guest.Command
 	terminal *terminal // nil without -t
 	console  *os.File  // nil without --console
 	vm       *smartvm.VM
@@ -64,13 +60,21 @@ func (r *vmRun) close() {
 	}
 }
 
-// whole runs all stages. The VM is gone when it returns.
-func (r *vmRun) whole(ctx context.Context) error {
-	manager, config, err := r.prepare(ctx)
-	if err != nil {
+// whole runs all stages. When it returns the VM is gone, or ended, or it runs on as was asked for.
+func (r *vmRun) whole(ctx context.Context) (err error) {
+	if r.flags.tty {
+		if r.terminal, err = openTerminal(r.in); err != nil {
+			return err
+		}
+	}
+	if err := r.prepare(ctx, r.flags.tty, r.flags.dryRun, r.flags.checkCommand); err != nil {
 		return err
 	}
-	if r.vm, err = manager.Create(ctx, *config, smartvm.CreateOptions{Attached: true, Remove: true}); err != nil {
+	if r.flags.detach {
+		return r.detach(ctx)
+	}
+	options := smartvm.CreateOptions{Name: r.flags.name, Image: r.image, Attached: true, Remove: r.flags.remove, Keep: !r.flags.remove}
+	if r.vm, err = r.manager.Create(ctx, *r.config, options); err != nil {
 		return err
 	}
 	if r.flags.dryRun {
@@ -129,36 +133,14 @@ func (r *vmRun) watch(ctx context.Context) error {
 
 // runCommand runs the command in the guest and returns its exit code as an error.
 func (r *vmRun) runCommand(ctx context.Context, agent *guest.Agent) error {
-	cmd := r.command
-	cmd.Stdout, cmd.Stderr = r.out, r.err
-	if r.flags.interactive {
-		cmd.Stdin = r.in
-	}
-	if r.terminal != nil {
-		cmd.Rows, cmd.Cols = r.terminal.size()
-	}
-	session, err := agent.Start(ctx, cmd)
-	if err != nil {
-		return err
-	}
-	defer session.Close()
-	if r.terminal != nil && r.flags.interactive {
-		if err := r.terminal.raw(); err != nil {
-			return err
-		}
-		defer r.terminal.restore()
-	}
-	r.attach(session)
-	defer r.signals.attach(nil, nil)
-
-	status, err := session.Wait(ctx)
+	status, err := r.session().run(ctx, agent, r.command)
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case errors.Is(err, guest.ErrLost):
 		return r.lostGuest(err)
 	case err != nil && !errors.Is(err, syscall.EPIPE):
-		return err // its output did not get to where it was sent
+		return err // it did not start, or its output did not get to where it was sent
 	}
 	// Our init shuts the guest down now, which also writes its drives out.
 	waitCtx, cancel := context.WithTimeout(ctx, shutdownTimeout)
@@ -172,22 +154,8 @@ func (r *vmRun) runCommand(ctx context.Context, agent *guest.Agent) error {
 	return nil
 }
 
-// attach gives the command the user's signals and the size of the terminal.
-func (r *vmRun) attach(session *guest.Session) {
-	forward := func(s unix.Signal) {
-		if err := session.Signal(int(s)); err != nil {
-			r.options.Logger.Warn("the signal did not reach the guest", "signal", s, "error", err)
-		}
-	}
-	var resize func()
-	if r.terminal != nil {
-		resize = func() {
-			if rows, cols := r.terminal.size(); rows > 0 {
-				session.Resize(rows, cols) // an error means that the session is over, and is told there
-			}
-		}
-	}
-	r.signals.attach(forward, resize)
+func (r *vmRun) session() guestSession {
+	return guestSession{host: r.host, signals: r.signals, terminal: r.terminal, interactive: r.flags.interactive}
 }
 
 // lostGuest tells why the connection to the agent ended before the command did: mostly because the VM did.
@@ -200,8 +168,8 @@ func (r *vmRun) lostGuest(err error) error {
 	return err
 }
 
-// takeAway ends the VM and removes all that it had. A VM whose guest came up is asked to shut down first, for the sake of
-// drives that it writes to in place.
+// takeAway ends the VM, and removes it with all that it had unless it is to stay. A VM whose guest came up is asked to shut
+// down first, for the sake of the drives that it keeps or writes to in place. One that did not start is of no use to anybody.
 func (r *vmRun) takeAway(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	if r.stage < stageCommand {
@@ -212,6 +180,9 @@ func (r *vmRun) takeAway(ctx context.Context) error {
 		if err := r.shutDown(ctx); err != nil {
 			return err
 		}
+	}
+	if !r.flags.remove && r.stage > stageStart {
+		return nil
 	}
 	return r.vm.Remove(ctx, true)
 }

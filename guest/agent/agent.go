@@ -33,7 +33,7 @@ const (
 	maxTail = 1 << 20
 	// keepBytes is how much of each stream of the detached main command is kept while no host takes it.
 	keepBytes = 256 << 10
-	// answerTimeout is how long the host may take to answer on a connection that the agent has dialled.
+	// answerTimeout is how long the host may take to accept a connection that the agent dials, and to answer on it.
 	answerTimeout = 5 * time.Second
 	// redialPause is the first wait before the host is dialled again, redialPauseMax the longest; each is twice the last.
 	redialPause    = 20 * time.Millisecond

@@ -134,7 +134,8 @@ func (d *detached) visit() (answered, told bool) {
 	d.hold(conn)
 	defer d.hold(nil)
 	c := agentwire.NewConn(conn)
-	if err := d.introduce(c); err != nil {
+	deadline, _ := ctx.Deadline()
+	if err := d.introduce(c, deadline); err != nil {
 		return false, false
 	}
 	return true, newLine(d, c).serve()
@@ -142,8 +143,8 @@ func (d *detached) visit() (answered, told bool) {
 
 // introduce says who is there and waits for the host to take the connection. Until it has, nothing is sent that would be
 // missing later, and the command does not wait for it.
-func (d *detached) introduce(c *agentwire.Conn) error {
-	c.SetDeadline(time.Now().Add(answerTimeout))
+func (d *detached) introduce(c *agentwire.Conn, deadline time.Time) error {
+	c.SetDeadline(deadline)
 	if err := c.Send(agentwire.KindHello, agentwire.Encode(d.server.Hello())); err != nil {
 		return err
 	}

@@ -170,6 +170,49 @@ func TestAStalledHostHoldsADetachedCommandUpOnlyWhileItListens(t *testing.T) {
 	r.goesDown(t)
 }
 
+func TestAHostThatListensAndNeverAnswersHoldsADetachedCommandUpForAWhileOnly(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := listenForMain(t, r) // the kernel accepts for it
+	wait, open := fifo(t)
+	r.detach(t, "head -c 3000000 /dev/zero; cat "+wait+"; echo end")
+	open()
+	for {
+		h.SetDeadline(time.Now().Add(patience))
+		conn, err := h.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		s, err := guest.AcceptMain(bounded(t), conn, &out, nil)
+		if err != nil {
+			continue // one that the agent has given up
+		}
+		if status, err := s.Wait(bounded(t)); err != nil || status.Code != 0 || !strings.HasSuffix(out.String(), "end\n") {
+			t.Fatalf("%v, %v, %d bytes", status, err, out.Len())
+		}
+		break
+	}
+	r.goesDown(t)
+}
+
+func TestASignalOfItsSessionReachesADetachedMainCommand(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := listenForMain(t, r)
+	r.detach(t, "echo up; exec sleep 1000")
+	out := newLines()
+	s := h.accept(t, out, nil)
+	out.expect(t, "up\n")
+	if err := s.Signal(15); err != nil {
+		t.Fatal(err)
+	}
+	if status, err := s.Wait(bounded(t)); err != nil || status.Signal != 15 {
+		t.Fatalf("%v, %v", status, err)
+	}
+	r.goesDown(t)
+}
+
 func TestAWriterThatFailsDoesNotEndADetachedMainCommand(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -145,6 +145,7 @@ func FuzzReader(f *testing.F) {
 		b, _ := Append(nil, kind, make([]byte, bounds[kind].min))
 		f.Add(b)
 	}
+	f.Add([]byte("\x12\x00\x00\x00\x0f{\"path\":\"L3g=\"}"))
 	f.Add([]byte("\x04\x00\x00\x00\x0d{\"args\":[\"\"]}"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := NewReader(bytes.NewReader(b))
@@ -165,6 +166,11 @@ func FuzzReader(f *testing.F) {
 			if frame.Expect(KindExec, &request) == nil {
 				request.Check()
 			}
+			var transfer Copy
+			if frame.Expect(KindCopy, &transfer) == nil {
+				transfer.Check()
+			}
+			frame.Expect(KindCopied, new(Copied))
 			DecodeHello(frame)
 			DecodeExit(frame)
 			DecodeSize(frame)

@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"math"
 	"math/big"
-	"regexp"
 	"strconv"
 	"strings"
+
+	"smartvm/internal/lazyregexp"
 )
 
 // The units, all binary: whoever sizes memory or a disk means 1024, with or without the `i`.
@@ -25,7 +26,7 @@ var units = []struct {
 }{{"T", TiB}, {"G", GiB}, {"M", MiB}, {"K", KiB}}
 
 // Digits are bounded, so that no input makes big arithmetic slow.
-var form = regexp.MustCompile(`^([0-9]{1,19})(?:\.([0-9]{1,9}))?([A-Za-z]*)$`)
+var form = lazyregexp.New(`^([0-9]{1,19})(?:\.([0-9]{1,9}))?([A-Za-z]*)$`)
 
 // Parse reads a size: a number and a unit, K, M, G, T, each also as KB or KiB, or B for bytes, in any case. A number
 // without a unit counts in defaultUnit bytes ([MiB] for --memory). A fraction is fine as long as it gives whole bytes.

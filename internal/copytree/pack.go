@@ -42,9 +42,12 @@ func Pack(w io.Writer, src string) (Report, error) {
 		err = &os.PathError{Op: "open", Path: src, Err: syscall.ENOTDIR}
 	} else {
 		var root *os.Root
-		abs, _ := filepath.Abs(src) // Base has asked before
-		if root, err = os.OpenRoot(filepath.Dir(abs)); err == nil {
-			err = p.add(root, filepath.Base(abs), base, 0)
+		parent, leaf := filepath.Split(src)
+		if parent == "" {
+			parent = "."
+		}
+		if root, err = os.OpenRoot(parent); err == nil {
+			err = p.add(root, leaf, base, 0)
 			root.Close()
 		}
 	}
