@@ -23,6 +23,7 @@ const (
 	LevelHost  = "host"  // real TAPs, namespaces, processes, mounts: root on Linux
 	LevelGuest = "guest" // a real guest kernel under the emulator: QEMU and the test image
 	LevelReal  = "real"  // a real Firecracker binary, named by SMARTVM_FIRECRACKER
+	LevelLab   = "lab"   // a throw-away host in QEMU with a KVM of its own: `make lab`
 )
 
 // Host marks the test as one that needs root on Linux.
