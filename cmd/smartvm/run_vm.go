@@ -70,6 +70,9 @@ func (r *vmRun) whole(ctx context.Context) (err error) {
 	if err := r.prepare(ctx, r.flags.tty, r.flags.dryRun, r.flags.checkCommand); err != nil {
 		return err
 	}
+	if !r.flags.dryRun {
+		defer r.tidy(ctx, r.manager)()
+	}
 	if r.flags.detach {
 		return r.detach(ctx)
 	}
