@@ -22,15 +22,12 @@ func (h *held) pause(ctx context.Context, in *instance) error {
 	if err := h.vm.options.hook.take(stepPauseVMM, func() error { return in.client.Pause(ctx) }); err != nil {
 		return err
 	}
-	return h.noteState(stepPauseNote, journalPaused)
-}
-
-// noteState notes what the VMM has done. It is done, whether it can be noted or not: the VMM is asked by whoever wants to
-// know for certain.
-func (h *held) noteState(s step, state journalState) error {
-	h.jour.State = state
-	if err := h.vm.options.hook.take(s, h.note); err != nil {
-		return h.vm.fail("note", InvalidState, fmt.Errorf("the VM is %s, and that could not be noted: %w", state, err))
+	h.jour.State = journalPaused
+	if err := h.vm.options.hook.take(stepPauseNote, h.note); err != nil {
+		h.jour.State = journalRunning
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteLimit)
+		defer cancel()
+		return h.vm.fail("pause", InvalidState, errors.Join(fmt.Errorf("it could not be noted, and the VM runs on: %w", err), in.client.Resume(ctx)))
 	}
 	return nil
 }
@@ -52,7 +49,26 @@ func (h *held) resume(ctx context.Context, in *instance) error {
 	if err != nil {
 		return err
 	}
-	return h.noteState(stepResumeNote, journalRunning)
+	h.jour.State = journalRunning
+	if err := h.vm.options.hook.take(stepResumeNote, h.note); err != nil {
+		// It is done, and the guest has gone on meanwhile: follow finds out.
+		return h.vm.fail("resume", InvalidState, fmt.Errorf("the VM runs, and that could not be noted: %w", err))
+	}
+	return nil
+}
+
+// follow asks the VMM whether the guest stands still. The journal may have it wrong: whoever paused or resumed the guest
+// was killed before that was noted, or could not note it.
+func (h *held) follow(ctx context.Context, in *instance) error {
+	info, err := in.client.Info(ctx)
+	if err != nil {
+		return err
+	}
+	h.jour.State = journalRunning
+	if info.State == firecracker.StatePaused {
+		h.jour.State = journalPaused
+	}
+	return nil
 }
 
 // healVsock goes round a fault of Firecracker 1.16.0 and 1.16.1 (issue 6074). At a resume the VMM holds back what is for the
@@ -249,8 +265,8 @@ func (vm *VM) change(ctx context.Context, op string, wanted []State, f func(*hel
 		return err
 	}
 	defer h.release()
-	if err := h.require(ctx, op, wanted...); err != nil {
-		return err
+	if !h.look().state().Live() {
+		return h.require(ctx, op, wanted...)
 	}
 	in, err := h.instance()
 	if err != nil {
@@ -260,6 +276,12 @@ func (vm *VM) change(ctx context.Context, op string, wanted []State, f func(*hel
 		if _, err := in.client.GetVersion(ctx); err != nil {
 			return h.vmmError(ctx, op, in, err)
 		}
+	}
+	if err := h.follow(ctx, in); err != nil {
+		return h.vmmError(ctx, op, in, err)
+	}
+	if err := h.require(ctx, op, wanted...); err != nil {
+		return err
 	}
 	if err := f(h, in); err != nil {
 		return h.vmmError(ctx, op, in, err)

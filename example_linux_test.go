@@ -22,8 +22,11 @@ var (
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
-	if smartvm.PlayVMM() {
+	if smartvm.PlayVMM() || smartvm.PlayPart() {
 		return 0
+	}
+	if err := smartvm.SetModelRuns(); err != nil {
+		log.Fatal(err)
 	}
 	dir, err := os.MkdirTemp("", "smartvm-example-")
 	if err != nil {

@@ -30,6 +30,9 @@ type monitor struct {
 	// settle puts the VM in order when it ended while nobody held on to it.
 	settle func()
 
+	committed chan struct{} // closed when the VM is to live on
+	gone      chan struct{} // closed when the starter has ended the connection
+
 	steps   undo.Stack
 	lock    *record.Lock
 	console *firecracker.Console
@@ -120,12 +123,13 @@ func (m *monitor) run(hook stepHook) error {
 		_ = m.link.send(monitorMessage{Failed: err.Error()})
 		return err
 	}
-	held, by := m.watch()
+	by := m.watch()
+	ending := m.ending() != "" // whoever ends the VM will put it in order, too
 	note := m.describe(by)
 	noteErr := hook.take(stepMonitorNote, func() error { return writeExit(folder{data: m.spec.Folder}, note) })
 	undone := m.steps.Unwind(context.Background()) // frees the monitor's lock: the note is there
 	_ = m.link.send(monitorMessage{Ended: &note})
-	if !held {
+	if !ending && m.letGo(by) {
 		_ = hook.take(stepMonitorSettle, func() error { m.settle(); return nil })
 	}
 	m.link.conn.Close()
@@ -216,22 +220,10 @@ func (m *monitor) collect(fifo, log string, limit int64) (*firecracker.Console, 
 	return console, nil
 }
 
-// watch waits for the VMM's end. It tells whether somebody holds on to the VM who will put it in order, and, where this
-// monitor ended the VM, why.
-func (m *monitor) watch() (held bool, by string) {
-	committed, gone := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(gone)
-		for {
-			message, err := m.link.receive()
-			if err != nil {
-				return
-			}
-			if message.Commit {
-				close(committed)
-			}
-		}
-	}()
+// watch waits for the VMM's end, and tells why where this monitor ended it.
+func (m *monitor) watch() (by string) {
+	m.committed, m.gone = make(chan struct{}), make(chan struct{})
+	go m.listen()
 	var up <-chan struct{}
 	if m.guest != nil {
 		up = m.guest.up
@@ -245,21 +237,14 @@ func (m *monitor) watch() (held bool, by string) {
 		defer timer.Stop()
 		late = timer.C
 	}
-	live, starter := false, gone
+	starter := m.gone
 	for {
 		select {
 		case <-m.process.Done():
-			return m.heldOnto(live, gone), by
-		case <-committed:
-			live, committed = true, nil
+			return by
 		case <-starter:
 			starter = nil
-			select {
-			case <-committed: // sent before the connection ended
-				live, committed = true, nil
-			default:
-			}
-			if live && !m.spec.Attached {
+			if m.isCommitted() && !m.spec.Attached {
 				continue
 			}
 			by = byOrphan
@@ -274,17 +259,28 @@ func (m *monitor) watch() (held bool, by string) {
 	}
 }
 
-// heldOnto tells whether a caller that is still there will put the VM in order: one that has not let go of it, and one
-// that has said in the journal that it is ending the VM.
-func (m *monitor) heldOnto(live bool, gone <-chan struct{}) bool {
-	select {
-	case <-gone:
-	default:
-		if !live || m.spec.Attached {
-			return true
+// listen hears the starter out.
+func (m *monitor) listen() {
+	defer close(m.gone)
+	for {
+		message, err := m.link.receive()
+		if err != nil {
+			return
+		}
+		if message.Commit && !m.isCommitted() {
+			close(m.committed)
 		}
 	}
-	return m.ending() != ""
+}
+
+// isCommitted tells whether the VM was to live on. Once the starter is gone the answer is final.
+func (m *monitor) isCommitted() bool {
+	select {
+	case <-m.committed:
+		return true
+	default:
+		return false
+	}
 }
 
 // ending is the call that is about to end the VM. One that was killed over it is about to do nothing.
@@ -297,6 +293,25 @@ func (m *monitor) ending() string {
 		return ""
 	}
 	return jour.Ending
+}
+
+// letGo tells whether nobody is there any more who will put the VM in order. A VMM may end before its starter's last word
+// was heard, so that is waited for: a starter whose VMM ends during the start has nothing more to say, and cleans up.
+func (m *monitor) letGo(by string) bool {
+	select {
+	case <-m.committed:
+	case <-m.gone:
+		return m.isCommitted() || by == byOrphan
+	}
+	if !m.spec.Attached {
+		return true
+	}
+	select {
+	case <-m.gone:
+		return true
+	default:
+		return false
+	}
 }
 
 func (m *monitor) end() {

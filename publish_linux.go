@@ -26,6 +26,9 @@ const (
 	hiddenPrefix = ".gone-"
 )
 
+// asideTries is how often gc may come at the very moment in which a folder is made.
+const asideTries = 3
+
 // Save makes the VM's folder without starting the VM, so that other processes find it. VMExists when another VM has the id
 // or the name. A VM that is saved already stays as it is.
 func (vm *VM) Save(ctx context.Context) error {
@@ -37,13 +40,17 @@ func (vm *VM) Save(ctx context.Context) error {
 }
 
 // publish makes the VM's folder, whole or not at all, and returns the VM's lock; nil when it has been made before.
-func (vm *VM) publish(ctx context.Context, op string) (_ *held, err error) {
+func (vm *VM) publish(ctx context.Context, op string) (*held, error) {
 	select {
-	case vm.turn <- struct{}{}:
-		defer func() { <-vm.turn }()
-	case <-ctx.Done():
-		return nil, vm.fail(op, VMLocked, fmt.Errorf("another call on this VM did not end in time: %w", context.Cause(ctx)))
+	case vm.turn <- struct{}{}: // whatever ctx says, as with a lock that is free
+	default:
+		select {
+		case vm.turn <- struct{}{}:
+		case <-ctx.Done():
+			return nil, vm.fail(op, VMLocked, fmt.Errorf("another call on this VM did not end in time: %w", context.Cause(ctx)))
+		}
 	}
+	defer func() { <-vm.turn }()
 	vm.mu.Lock()
 	published, gone, given := vm.published, vm.gone, *vm.given.clone()
 	vm.mu.Unlock()
@@ -57,7 +64,14 @@ func (vm *VM) publish(ctx context.Context, op string) (_ *held, err error) {
 		return nil, vm.fail(op, InvalidConfig, err)
 	}
 	h := &held{vm: vm, folder: vm.options.folderOf(vm.key), file: &record.Record{}, rec: vm.newRecord(given)}
-	if err := h.make(ctx); err != nil {
+	err := h.make(ctx)
+	for range asideTries {
+		if !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		err = h.make(ctx) // gc has taken the folder away, which for a moment had no lock
+	}
+	if err != nil {
 		code := InvalidState
 		if errors.Is(err, fs.ErrExist) {
 			code = VMExists
@@ -133,6 +147,10 @@ func (h *held) make(ctx context.Context) (err error) {
 		return err
 	}
 	defer names.Release()
+	// Who has this id may have the name, too, and is to keep it.
+	if _, err := os.Lstat(final); err == nil {
+		return h.exists()
+	}
 	if err := hook.take(stepCreateName, func() error { return h.vm.manager.takeName(h.rec.Name, h.vm.key) }); err != nil {
 		return err
 	}
@@ -146,12 +164,18 @@ func (h *held) make(ctx context.Context) (err error) {
 func (h *held) publishAs(aside string) error {
 	err := os.Rename(aside, h.folder.data)
 	if _, statErr := os.Lstat(h.folder.data); err != nil && statErr == nil {
-		return &Error{Code: VMExists, Err: fmt.Errorf("there is a VM of this id already, in %s; remove it first, or choose another id", h.folder.data)}
+		return h.exists()
 	}
 	if err == nil && h.rec.Kept {
-		err = atomicfile.SyncDir(filepath.Dir(h.folder.data))
+		if err = atomicfile.SyncDir(filepath.Dir(h.folder.data)); err != nil {
+			err = errors.Join(err, os.Rename(h.folder.data, aside)) // a VM that was not made must not be found
+		}
 	}
 	return err
+}
+
+func (h *held) exists() error {
+	return &Error{Code: VMExists, Err: fmt.Errorf("there is a VM of this id already, in %s; remove it first, or choose another id", h.folder.data)}
 }
 
 // lockNames takes the lock on the VMs' names. It comes before any VM's lock.
@@ -186,6 +210,18 @@ func (m *Manager) dropName(name, key string) error {
 		return nil
 	}
 	return removeIfThere(link)
+}
+
+// freeName is dropName for who does not have the lock on the names: another VM may be about to take this one.
+func (m *Manager) freeName(name, key string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), noteLimit)
+	defer cancel()
+	lock, err := m.lockNames(ctx)
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	return m.dropName(name, key)
 }
 
 func (m *Manager) nameLink(name string) string {

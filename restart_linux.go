@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"time"
 
 	"smartvm/firecracker"
@@ -195,24 +193,4 @@ func (vm *VM) startAgain(ctx context.Context, instance uint64) error {
 	}
 	defer early.giveBack()
 	return h.start(ctx, op, prepared{binary, early})
-}
-
-// afterEnd waits a moment for the monitor of a VM that has just ended to note how.
-func (l look) afterEnd(ctx context.Context) look {
-	if l.err != nil || !l.active || l.alive || l.jour.State == journalStarting || l.note() != nil {
-		return l
-	}
-	ctx, cancel := context.WithTimeout(ctx, agentAnswer)
-	defer cancel()
-	_ = awaitMonitor(ctx, l.folder.runtime)
-	return lookAt(l.folder)
-}
-
-// gone tells whether the VM was removed.
-func (l look) gone() bool {
-	if !errors.Is(l.err, fs.ErrNotExist) {
-		return false
-	}
-	_, err := os.Lstat(l.folder.data)
-	return errors.Is(err, fs.ErrNotExist)
 }

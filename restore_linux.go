@@ -69,13 +69,12 @@ func (vm *VM) Restore(ctx context.Context, dir string, options RestoreOptions) e
 	if err := h.require(ctx, op, Created); err != nil {
 		return err
 	}
-	h.rec.Config, h.rec.Command = *snapshot.given(vm.id), snapshot.Command.clone()
 	then := journalRunning
 	if options.Paused {
 		then = journalPaused
 	}
 	return h.bringUp(ctx, op, bringing{
-		prepared: prepared{binary, early}, then: then,
+		prepared: prepared{binary, early}, then: then, config: snapshot.given(vm.id), command: snapshot.Command.clone(),
 		stage: func(ctx context.Context, home *home) error { return vm.restoreHome(ctx, home, snapshot, dir) },
 		configure: func(ctx context.Context, in *instance, home *home) error {
 			return vm.load(ctx, in, home, snapshot, options)

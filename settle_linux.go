@@ -218,22 +218,27 @@ func (n ExitNote) exit() firecracker.Exit {
 func (h *held) remove() error {
 	hook, m := h.vm.options.hook, h.vm.manager
 	hidden := filepath.Join(filepath.Dir(h.folder.data), hiddenPrefix+h.vm.key+"-"+newID()[:8])
-	err := hook.take(stepRemoveHide, func() error { return os.Rename(h.folder.data, hidden) })
+	err := hook.take(stepRemoveHide, func() error {
+		// Before the folder is hidden: afterwards another VM may have the id, and run.
+		if err := removeTree(h.folder.runtime); err != nil {
+			return err
+		}
+		return os.Rename(h.folder.data, hidden)
+	})
 	if err != nil {
 		return err
 	}
 	h.vm.mu.Lock()
 	h.vm.gone = true
 	h.vm.mu.Unlock()
+	h.release() // nobody finds it any more, and the lock on the names comes before it
 	var errs []error
 	if h.rec.Name != "" {
-		errs = append(errs, hook.take(stepRemoveName, func() error { return m.dropName(h.rec.Name, h.vm.key) }))
+		errs = append(errs, hook.take(stepRemoveName, func() error { return m.freeName(h.rec.Name, h.vm.key) }))
 	}
 	if h.rec.Jail != nil {
 		errs = append(errs, m.dropUID(h.rec.Jail.UID, h.vm.key))
 	}
-	errs = append(errs, hook.take(stepRemoveFolder, func() error {
-		return errors.Join(removeTree(h.folder.runtime), os.RemoveAll(hidden))
-	}))
+	errs = append(errs, hook.take(stepRemoveFolder, func() error { return os.RemoveAll(hidden) }))
 	return errors.Join(errs...)
 }

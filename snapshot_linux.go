@@ -130,10 +130,14 @@ func (held *held) writeSnapshot(ctx context.Context, in *instance, dir string, o
 // makeAside makes the folder in which a snapshot grows. As long as somebody works on it, its lock is held.
 func makeAside(hook stepHook, dir string) (aside string, lock *record.Lock, err error) {
 	err = hook.take(stepSnapshotAside, func() (err error) {
-		if aside, err = os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+partialMark); err != nil {
-			return err
+		for range asideTries {
+			if aside, err = os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+partialMark); err != nil {
+				return err
+			}
+			if lock, err = record.Create(filepath.Join(aside, lockName), "snapshot"); !errors.Is(err, fs.ErrNotExist) {
+				break // else gc has taken it away, which for a moment had no lock
+			}
 		}
-		lock, err = record.Create(filepath.Join(aside, lockName), "snapshot")
 		return err
 	})
 	if err != nil && aside != "" {

@@ -133,6 +133,8 @@ type bringing struct {
 	stage     func(context.Context, *home) error            // into a home that is new
 	configure func(context.Context, *instance, *home) error // the VMM, to where the guest runs
 	then      journalState
+	config    *Config // what the VM is from now on, with its command; nil: what it was
+	command   *Command
 
 	stageStep, tellStep step
 }
@@ -144,7 +146,7 @@ func (h *held) bringUp(ctx context.Context, op string, b bringing) (err error) {
 	if err := h.settle(ctx); err != nil {
 		return vm.fail(op, InvalidState, fmt.Errorf("what the last run left could not be taken away: %w", err))
 	}
-	fresh := h.rec.Home == nil
+	before := h.rec
 	link := b.monitor.link
 	defer func() {
 		if err == nil {
@@ -153,7 +155,7 @@ func (h *held) bringUp(ctx context.Context, op string, b bringing) (err error) {
 		}
 		b.monitor.giveBack() // which ends the VMM that it may have started
 		vm.options.Logger.Info("VM did not start", "vm", vm.id, "error", err)
-		h.giveUp(ctx, fresh, err)
+		h.giveUp(ctx, before, err)
 	}()
 	if err := h.begin(ctx, b.binary); err != nil {
 		return vm.fail(op, InvalidState, err)
@@ -257,6 +259,9 @@ func (h *held) makeHome(ctx context.Context, b bringing) (*home, error) {
 	if err != nil {
 		return nil, vm.fail("start", InvalidState, err)
 	}
+	if b.config != nil {
+		h.rec.Config, h.rec.Command = *b.config, b.command
+	}
 	h.rec.Home, h.rec.VMM.Binary, h.rec.Instance, h.rec.Boot, h.rec.StartedAt = staged.record(), b.binary, h.jour.Instance, boot, time.Now().UTC()
 	if err := vm.options.hook.take(stepStartRecord, h.save); err != nil {
 		return nil, vm.fail("start", InvalidState, err)
@@ -322,12 +327,10 @@ func (h *held) spawn(ctx context.Context, link *monitorLink, home *home, binary 
 func identityText(p record.Process) string { return fmt.Sprintf("%d/%d", p.PID, p.Start) }
 
 // giveUp walks a start back that failed.
-func (h *held) giveUp(ctx context.Context, fresh bool, why error) {
+func (h *held) giveUp(ctx context.Context, before vmRecord, why error) {
 	vm := h.vm
 	ctx = context.WithoutCancel(ctx)
-	if fresh {
-		h.rec.Home = nil
-	}
+	h.rec.Home, h.rec.Config, h.rec.Command = before.Home, before.Config, before.Command
 	if h.journal == nil {
 		return // nothing was begun
 	}

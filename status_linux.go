@@ -180,7 +180,7 @@ func (vm *VM) Status(ctx context.Context) (Status, error) {
 
 // status is empty for a VM that is removed meanwhile.
 func (l look) status(ctx context.Context) Status {
-	if l = l.afterEnd(ctx); l.gone() {
+	if l = l.afterNote(ctx); l.gone() {
 		return Status{}
 	}
 	key := filepath.Base(l.folder.data)
@@ -211,6 +211,26 @@ func (l look) status(ctx context.Context) Status {
 	}
 	l.phase(ctx, &s)
 	return s
+}
+
+// afterNote looks again at a VM whose VMM has ended this very moment, when its monitor has noted how.
+func (l look) afterNote(ctx context.Context) look {
+	if l.err != nil || !l.active || l.alive || l.note() != nil || l.jour.State == journalStarting {
+		return l
+	}
+	ctx, cancel := context.WithTimeout(ctx, vmmAnswer)
+	defer cancel()
+	_ = awaitMonitor(ctx, l.folder.runtime)
+	return lookAt(l.folder)
+}
+
+// gone tells whether the VM was removed.
+func (l look) gone() bool {
+	if !errors.Is(l.err, fs.ErrNotExist) {
+		return false
+	}
+	_, err := os.Lstat(l.folder.data)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 func (l look) phase(ctx context.Context, s *Status) {

@@ -73,11 +73,36 @@ func (s *sweep) do(action SweepAction, f func() error) error {
 	return nil
 }
 
-func (s *sweep) remove(action SweepAction, path string) error {
+// remove removes a folder or a file that is nobody's, if it still is when it is out of the way.
+func (s *sweep) remove(action SweepAction, path string, free func(path string) bool) error {
 	action.Path = path
 	return s.do(action, func() error {
-		return s.manager.options.hook.take(stepSweepAside, func() error { return os.RemoveAll(path) })
+		return s.manager.options.hook.take(stepSweepAside, func() error {
+			hidden := filepath.Join(filepath.Dir(path), hiddenPrefix+newID()[:8]+partialMark)
+			if err := os.Rename(path, hidden); err != nil {
+				return ignoreMissing(err)
+			}
+			if !free(hidden) {
+				return os.Rename(hidden, path)
+			}
+			return os.RemoveAll(hidden)
+		})
 	})
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// unlocked tells whether nobody has the lock of this name in the folder.
+func unlocked(name string) func(path string) bool {
+	return func(path string) bool {
+		held, err := record.Held(filepath.Join(path, name))
+		return !held && err == nil
+	}
 }
 
 // leftovers removes folders that never became a VM, or are one no longer. Whoever works on one has its lock.
@@ -103,7 +128,7 @@ func (s *sweep) leftovers() error {
 			errs = append(errs, err)
 			continue
 		}
-		errs = append(errs, s.remove(SweepAction{What: what}, path))
+		errs = append(errs, s.remove(SweepAction{What: what}, path, unlocked(lockName)))
 	}
 	return errors.Join(errs...)
 }
@@ -208,7 +233,11 @@ func (s *sweep) runtimes() error {
 		if held, err := record.Held(filepath.Join(path, monitorName)); held || err != nil {
 			continue
 		}
-		errs = append(errs, s.remove(SweepAction{What: "removed the sockets of a VM that is gone"}, path))
+		gone := func(string) bool { // a VM of this id may have been made meanwhile
+			_, err := os.Lstat(o.folderOf(entry.Name()).data)
+			return errors.Is(err, fs.ErrNotExist)
+		}
+		errs = append(errs, s.remove(SweepAction{What: "removed the sockets of a VM that is gone"}, path, gone))
 	}
 	return errors.Join(errs...)
 }
@@ -241,7 +270,7 @@ func (s *sweep) names(ctx context.Context) error {
 			continue
 		}
 		if _, ok := m.nameOwner(entry.Name()); !ok {
-			errs = append(errs, s.remove(SweepAction{What: fmt.Sprintf("freed the name %q", entry.Name())}, filepath.Join(dir, entry.Name())))
+			errs = append(errs, s.remove(SweepAction{What: fmt.Sprintf("freed the name %q", entry.Name())}, filepath.Join(dir, entry.Name()), func(string) bool { return true }))
 		}
 	}
 	looks, err := m.looks()
@@ -278,7 +307,7 @@ func (s *sweep) snapshots() error {
 		if held, err := record.Held(filepath.Join(path, lockName)); held || err != nil {
 			continue
 		}
-		errs = append(errs, s.remove(SweepAction{What: "removed a snapshot that was not finished"}, path))
+		errs = append(errs, s.remove(SweepAction{What: "removed a snapshot that was not finished"}, path, unlocked(lockName)))
 	}
 	return errors.Join(errs...)
 }
