@@ -141,11 +141,7 @@ func (m *Manager) takeUID(ctx context.Context, key string) (int, error) {
 
 // dropUID frees a user, if it is this VM's.
 func (m *Manager) dropUID(uid int, key string) error {
-	link := filepath.Join(m.options.DataDir, "uids", strconv.Itoa(uid))
-	if owner, err := os.Readlink(link); err != nil || owner != key {
-		return nil
-	}
-	return removeIfThere(link)
+	return removeLinkTo(filepath.Join(m.options.DataDir, "uids", strconv.Itoa(uid)), key)
 }
 
 // jailSpec is what the monitor must know of a jail.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -67,8 +68,11 @@ func (p part) work() error {
 	in, out := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
 	for {
 		var next part
-		if err := in.Decode(&next); err != nil {
+		switch err := in.Decode(&next); {
+		case errors.Is(err, io.EOF):
 			return nil // nobody gives orders any more
+		case err != nil:
+			return err
 		}
 		m, err := p.House.open(next.Fault, next.Supervisor)
 		if err != nil {
@@ -182,7 +186,7 @@ type fault struct {
 func (f fault) hook() stepHook {
 	var once sync.Once
 	if f.How == faultTrace {
-		return func(s step, after bool) error { return f.note(s, after) }
+		return f.note
 	}
 	if f.How == "" {
 		return nil

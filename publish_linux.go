@@ -205,8 +205,12 @@ func (m *Manager) takeName(name, key string) error {
 
 // dropName frees a name, if it is this VM's.
 func (m *Manager) dropName(name, key string) error {
-	link := m.nameLink(name)
-	if target, err := os.Readlink(link); err != nil || target != key {
+	return removeLinkTo(m.nameLink(name), key)
+}
+
+// removeLinkTo removes a link that leads to target, and nothing else.
+func removeLinkTo(link, target string) error {
+	if leadsTo, _ := os.Readlink(link); leadsTo != target {
 		return nil
 	}
 	return removeIfThere(link)

@@ -107,11 +107,6 @@ func (s scenario) phaseAt(steps []step, at step, after bool) Phase {
 // marked tells whether the VM's drive holds something that must not get lost.
 func (s scenario) marked() bool { return slices.Contains(s.prepared, "mark") && s.op != "clean up" }
 
-// supervisorSteps are taken by the VM's supervisor, where there is one.
-func (s scenario) supervisorSteps(st step) bool {
-	return !s.alone && slices.Contains([]step{stepMonitorSpawn, stepMonitorNote, stepMonitorSettle}, st)
-}
-
 // steps performs the operation undisturbed and tells which steps are taken on the way, and at which moments a VMM is there:
 // by this process, then by the supervisor.
 func (s scenario) steps(t *testing.T, h house, b *bystander) (here, supervisor []step, live map[moment]bool) {

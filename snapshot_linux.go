@@ -84,8 +84,8 @@ func (vm *VM) Snapshot(ctx context.Context, dir string, options SnapshotOptions)
 // partialMark is in the name of a snapshot's folder that is not finished.
 const partialMark = ".partial-"
 
-func (held *held) writeSnapshot(ctx context.Context, in *instance, dir string, options SnapshotOptions) (_ *Snapshot, err error) {
-	vm, hook := held.vm, held.vm.options.hook
+func (h *held) writeSnapshot(ctx context.Context, in *instance, dir string, options SnapshotOptions) (_ *Snapshot, err error) {
+	vm, hook := h.vm, h.vm.options.hook
 	failed := func(err error) error { return vm.fail("snapshot", SnapshotFailed, err) }
 	dir, err = filepath.Abs(dir)
 	if err != nil {
@@ -94,8 +94,8 @@ func (held *held) writeSnapshot(ctx context.Context, in *instance, dir string, o
 	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
 		return nil, failed(fmt.Errorf("%s is there already; choose another folder, or remove it", dir))
 	}
-	h := loadHome(held.folder, held.rec.Home)
-	if err := vm.snapshotSpace(h, filepath.Dir(dir), int64(h.seen.MachineConfig.MemSizeMiB)<<20); err != nil {
+	home := loadHome(h.folder, h.rec.Home)
+	if err := vm.snapshotSpace(home, filepath.Dir(dir), int64(home.seen.MachineConfig.MemSizeMiB)<<20); err != nil {
 		return nil, failed(err)
 	}
 	aside, lock, err := makeAside(hook, dir)
@@ -104,14 +104,14 @@ func (held *held) writeSnapshot(ctx context.Context, in *instance, dir string, o
 	}
 	defer lock.Release()
 	defer os.RemoveAll(aside) // renamed on success
-	if err := hook.take(stepSnapshotState, func() error { return held.saveInto(ctx, in, h, aside, options) }); err != nil {
+	if err := hook.take(stepSnapshotState, func() error { return h.saveInto(ctx, in, home, aside, options) }); err != nil {
 		return nil, err
 	}
-	snapshot, err := held.describeSnapshot(ctx, in, &h.seen)
+	snapshot, err := h.describeSnapshot(ctx, in, &home.seen)
 	if err != nil {
 		return nil, err
 	}
-	if err := hook.take(stepSnapshotDrives, func() error { return snapshot.addDrives(ctx, h, aside) }); err != nil {
+	if err := hook.take(stepSnapshotDrives, func() error { return snapshot.addDrives(ctx, home, aside) }); err != nil {
 		return nil, failed(err)
 	}
 	text, err := json.MarshalIndent(snapshot, "", "  ")
@@ -181,38 +181,38 @@ func publish(aside, dir string) error {
 }
 
 // saveInto has the VMM write state and memory into the folder.
-func (held *held) saveInto(ctx context.Context, in *instance, h *home, aside string, options SnapshotOptions) error {
-	vm := held.vm
+func (h *held) saveInto(ctx context.Context, in *instance, home *home, aside string, options SnapshotOptions) error {
+	vm := h.vm
 	request := firecracker.SnapshotCreate{
 		SnapshotPath: filepath.Join(snapshotLink, snapshotState), MemFilePath: filepath.Join(snapshotLink, snapshotMemory),
 	}
 	// A VMM in a jail cannot reach the folder: it writes in its own, from where the files are moved.
 	into := aside
-	if h.folder.jail != nil {
-		into = h.folder.seen(snapshotLink)
-		if err := errors.Join(os.Mkdir(into, 0o700), os.Lchown(into, h.folder.jail.UID, h.folder.jail.UID)); err != nil {
+	if home.folder.jail != nil {
+		into = home.folder.seen(snapshotLink)
+		if err := errors.Join(os.Mkdir(into, 0o700), os.Lchown(into, home.folder.jail.UID, home.folder.jail.UID)); err != nil {
 			return vm.fail("snapshot", SnapshotFailed, err)
 		}
 		defer os.RemoveAll(into)
 	} else {
-		if err := h.folder.link(aside, snapshotLink); err != nil {
+		if err := home.folder.link(aside, snapshotLink); err != nil {
 			return vm.fail("snapshot", SnapshotFailed, err)
 		}
-		defer os.Remove(h.folder.seen(snapshotLink))
+		defer os.Remove(home.folder.seen(snapshotLink))
 	}
 	if options.Base != "" {
 		if _, err := drive.Clone(ctx, filepath.Join(into, snapshotMemory), filepath.Join(options.Base, snapshotMemory)); err != nil {
 			return vm.fail("snapshot", SnapshotFailed, fmt.Errorf("base snapshot: %w", err))
 		}
 		request.SnapshotType = firecracker.SnapshotDiff
-		if h.folder.jail != nil {
-			if err := os.Lchown(filepath.Join(into, snapshotMemory), h.folder.jail.UID, h.folder.jail.UID); err != nil {
+		if home.folder.jail != nil {
+			if err := os.Lchown(filepath.Join(into, snapshotMemory), home.folder.jail.UID, home.folder.jail.UID); err != nil {
 				return vm.fail("snapshot", SnapshotFailed, err)
 			}
 		}
 	}
 	if err := in.client.CreateSnapshot(ctx, request); err != nil {
-		return held.vmmError(ctx, "snapshot", in, err)
+		return h.vmmError(ctx, "snapshot", in, err)
 	}
 	for _, name := range []string{snapshotState, snapshotMemory} {
 		if err := takeFromJail(ctx, into, aside, name); err != nil {
@@ -239,11 +239,11 @@ func takeFromJail(ctx context.Context, from, to, name string) error {
 }
 
 // describeSnapshot asks what a later restore must compare.
-func (held *held) describeSnapshot(ctx context.Context, in *instance, seen *Config) (*Snapshot, error) {
-	vm := held.vm
+func (h *held) describeSnapshot(ctx context.Context, in *instance, seen *Config) (*Snapshot, error) {
+	vm := h.vm
 	info, err := in.client.Info(ctx)
 	if err != nil {
-		return nil, held.vmmError(ctx, "snapshot", in, err)
+		return nil, h.vmmError(ctx, "snapshot", in, err)
 	}
 	build, err := vm.builds.of(ctx, in.binary)
 	if err != nil {
@@ -253,7 +253,7 @@ func (held *held) describeSnapshot(ctx context.Context, in *instance, seen *Conf
 	return &Snapshot{
 		SchemaVersion: 1, VM: vm.id, CreatedAt: time.Now().UTC(),
 		VMM: info.AppName, VMMVersion: info.VMMVersion, SnapshotVersion: build.snapshots.String(),
-		Arch: vm.options.Arch, CPUModel: host.cpuModel, HostKernel: host.kernel, Config: *seen.clone(), Command: held.rec.Command.clone(),
+		Arch: vm.options.Arch, CPUModel: host.cpuModel, HostKernel: host.kernel, Config: *seen.clone(), Command: h.rec.Command.clone(),
 	}, nil
 }
 

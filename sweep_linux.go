@@ -47,6 +47,10 @@ func (m *Manager) Sweep(ctx context.Context, options SweepOptions) ([]SweepActio
 	}
 	errs := []error{s.leftovers()}
 	for _, l := range looks {
+		if l.err != nil {
+			s.actions = append(s.actions, SweepAction{VM: filepath.Base(l.folder.data), What: explainRecord(l.err).Error(), Path: l.folder.data, Kept: true})
+			continue
+		}
 		errs = append(errs, s.vm(ctx, l))
 	}
 	errs = append(errs, s.runtimes(), s.names(ctx), s.snapshots())
@@ -114,7 +118,7 @@ func (s *sweep) leftovers() error {
 	}
 	var errs []error
 	for _, entry := range entries {
-		what := ""
+		var what string
 		switch {
 		case strings.HasPrefix(entry.Name(), asidePrefix):
 			what = "removed a VM that was not finished"
@@ -135,11 +139,6 @@ func (s *sweep) leftovers() error {
 
 // vm puts one VM in order.
 func (s *sweep) vm(ctx context.Context, l look) error {
-	key := filepath.Base(l.folder.data)
-	if l.err != nil {
-		s.actions = append(s.actions, SweepAction{VM: key, What: explainRecord(l.err).Error(), Path: l.folder.data, Kept: true})
-		return nil
-	}
 	action := SweepAction{VM: l.rec.ID}
 	if l.rec.Name != "" {
 		action.VM = l.rec.Name
