@@ -267,11 +267,14 @@ func (m *model) cutOff(rt *rapid.T, op, id string, f fault, name string) {
 	if op == "gc" { // whatever it was at, List says the same of it
 		return
 	}
-	committed := f.Step == stepStartCommit && f.After
+	committed := v.live() || f.Step == stepStartCommit && f.After // else its monitor ends it
 	if _, jour, err := readJournal(m.house.runtime(id)); err == nil && (op == "start" || op == "restore") && !committed {
 		if err := awaitProcess(jour.Monitor.PID); err != nil {
 			rt.Error(err)
 		}
+	}
+	if v.lonely && v.live() && (op == "stop" || op == "kill" || op == "force") && m.list(rt)[id] == PhaseLost {
+		m.house.do(m.t, deed{Op: "settle", VM: id}) // which notes what nobody else was there to note
 	}
 	m.adopt(rt, op, id, v.between(op)...)
 	if v.name == "" && v.phase != absent {

@@ -68,10 +68,9 @@ func (p part) work() error {
 	in, out := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
 	for {
 		var next part
-		switch err := in.Decode(&next); {
-		case errors.Is(err, io.EOF):
+		if err := in.Decode(&next); errors.Is(err, io.EOF) {
 			return nil // nobody gives orders any more
-		case err != nil:
+		} else if err != nil {
 			return err
 		}
 		m, err := p.House.open(next.Fault, next.Supervisor)

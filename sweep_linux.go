@@ -339,5 +339,20 @@ func (vm *VM) discard(ctx context.Context, why error) error {
 	if err != nil {
 		return vm.fail("remove", InvalidState, err)
 	}
-	return vm.wrap("remove", h.remove())
+	return vm.wrap("remove", errors.Join(h.remove(), vm.manager.freeNamesOf(vm.key)))
+}
+
+// freeNamesOf frees whatever name leads to a VM whose record does not tell it.
+func (m *Manager) freeNamesOf(key string) error {
+	entries, err := os.ReadDir(filepath.Join(m.options.DataDir, namesDir))
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	var errs []error
+	for _, entry := range entries {
+		if target, err := os.Readlink(m.nameLink(entry.Name())); err == nil && target == key {
+			errs = append(errs, m.freeName(entry.Name(), key))
+		}
+	}
+	return errors.Join(errs...)
 }
