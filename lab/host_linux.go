@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -39,7 +41,7 @@ type Options struct {
 	CPUs     int
 	// Limit bounds the host's whole life.
 	Limit time.Duration
-	// Payload is what the host gets, by path below lab.Payload: files and folders of this machine.
+	// Payload is what the host gets, by path below lab.Payload: files and folders of this machine; "" is an empty folder.
 	Payload map[string]string
 	// Log is told what takes long.
 	Log func(format string, args ...any)
@@ -185,14 +187,8 @@ func (o Options) payload(ctx context.Context) (string, error) {
 		return "", err
 	}
 	fill := func() error {
-		for name, from := range o.Payload {
-			info, err := os.Stat(from)
-			if err == nil && info.IsDir() {
-				err = s.tree(name, from)
-			} else if err == nil {
-				err = s.file(name, from)
-			}
-			if err != nil {
+		for _, name := range slices.Sorted(maps.Keys(o.Payload)) {
+			if err := s.any(name, o.Payload[name]); err != nil {
 				return err
 			}
 		}

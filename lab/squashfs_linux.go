@@ -125,6 +125,21 @@ func (s *squashfs) file(name, from string) error {
 	return err
 }
 
+// any copies a file or a folder of this machine; from nothing it makes an empty folder.
+func (s *squashfs) any(name, from string) error {
+	if from == "" {
+		return s.folder(name, 0o755)
+	}
+	info, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		return s.tree(name, from)
+	}
+	return s.file(name, from)
+}
+
 // tree copies a folder with the files and links in it.
 func (s *squashfs) tree(name, from string) error {
 	return filepath.WalkDir(from, func(p string, d os.DirEntry, err error) error {

@@ -19,10 +19,10 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path"
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"strings"
 	"syscall"
 	"time"
 
@@ -190,15 +190,10 @@ func (o options) startWith(ctx context.Context, suites []suite) (*lab.Host, erro
 			return nil, err
 		}
 		payload["tests/"+s.name()] = s.program
-		payload["src/"+s.folder+"/testdata"] = filepath.Join(o.root, s.folder, "testdata")
-	}
-	for name, from := range payload {
-		if strings.HasSuffix(name, "/testdata") {
-			if _, err := os.Stat(from); err != nil {
-				// The folder itself must be there: tests run in it.
-				delete(payload, name)
-				payload[filepath.Dir(name)+"/README"] = filepath.Join(o.root, "go.mod")
-			}
+		folder := path.Join("src", s.folder)
+		payload[folder] = "" // where the tests run
+		if testdata := filepath.Join(o.root, s.folder, "testdata"); isFolder(testdata) {
+			payload[path.Join(folder, "testdata")] = testdata
 		}
 	}
 	began := time.Now()
@@ -210,6 +205,11 @@ func (o options) startWith(ctx context.Context, suites []suite) (*lab.Host, erro
 		say("lab: the host is up after %.1f s", time.Since(began).Seconds())
 	}
 	return host, err
+}
+
+func isFolder(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 // say tells the user what takes long. Events go to standard output, this does not.
