@@ -44,7 +44,19 @@ install: build ## install both into PREFIX (/usr/local), below DESTDIR
 .PHONY: test
 test: build ## every test that can run here; ends with a list: level, passed, failed, skipped and why
 	@$(MAKE) --no-print-directory image || echo 'make: no test image (see above): tests that boot a guest are skipped' >&2
-	$(TESTREPORT) $(GO) test -json -count=1 -timeout 15m ./...
+	$(TESTREPORT) $(GO) test -json -count=1 -timeout 15m ./... --then $(GO) run ./internal/cmd/lab -short -or-skip
+
+# For example: make lab RUN=Snapshot, make lab SMARTVM_FIRECRACKER=/opt/firecracker. docs/lab.md tells more.
+LAB = $(GO) run ./internal/cmd/lab
+RUN ?=
+
+.PHONY: lab
+lab: build image ## tests on a throw-away host with KVM, in QEMU; RUN=TestName for some of them
+	$(TESTREPORT) $(LAB) -run '$(RUN)' $(if $(COVER),-coverprofile $(COVER))
+
+.PHONY: lab-shell
+lab-shell: build image ## a shell on that host
+	@$(LAB) -shell
 
 .PHONY: check
 check: fmt vet lint vuln cross race ## all that a change must pass beside the tests

@@ -168,7 +168,7 @@ func TestAnAwfulVMMIsAClearErrorAndLeavesNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			m := newTestManager(t, Options{FirecrackerBinary: playing(t, name)})
+			m := newTestManager(t, Options{FirecrackerBinary: playing(t, name), NoJail: true})
 			vm := create(t, m, smallConfig(t))
 			err := vm.Start(t.Context())
 			wantCode(t, err, want.code)
@@ -196,7 +196,7 @@ func playing(t *testing.T, name string) string {
 
 func TestAVMMThatDiesAtOnceTellsItsExitCodeAndWhatItMeans(t *testing.T) {
 	t.Parallel()
-	vm := create(t, newTestManager(t, Options{FirecrackerBinary: playing(t, "awful-dies")}), smallConfig(t))
+	vm := create(t, newTestManager(t, Options{FirecrackerBinary: playing(t, "awful-dies"), NoJail: true}), smallConfig(t))
 	err := vm.Start(t.Context())
 	var start *firecracker.StartError
 	if !errors.As(err, &start) || start.Exit == nil || start.Exit.Code != 148 || !strings.Contains(err.Error(), "seccomp") {
@@ -209,7 +209,7 @@ func TestAVMMThatIsKilledAtAnyStepOfAStartLeavesNothing(t *testing.T) {
 	for n := 1; n <= startRequests+1; n++ {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			t.Parallel()
-			m := newTestManager(t, Options{FirecrackerBinary: playing(t, fmt.Sprintf("awful-dies-at-%d", n))})
+			m := newTestManager(t, Options{FirecrackerBinary: playing(t, fmt.Sprintf("awful-dies-at-%d", n)), NoJail: true})
 			vm := create(t, m, smallConfig(t))
 			err := vm.Start(t.Context())
 			if n > startRequests {
@@ -231,7 +231,7 @@ func TestAVMMThatIsKilledAtAnyStepOfAStartLeavesNothing(t *testing.T) {
 
 func TestAVMWhoseGuestEndedStartsAgainAtOnce(t *testing.T) {
 	t.Parallel()
-	m := newTestManager(t, Options{FirecrackerBinary: playing(t, "ends-well")})
+	m := newTestManager(t, Options{FirecrackerBinary: playing(t, "ends-well"), NoJail: true})
 	vm := create(t, m, smallConfig(t))
 	for range 20 {
 		if err := vm.Start(t.Context()); err != nil {

@@ -30,7 +30,7 @@ func inMemoryAndOnDisk(b *testing.B, benchmark func(*testing.B)) {
 
 // BenchmarkVMStartReal starts a VM on a real Firecracker. Target: 1.05.
 func BenchmarkVMStartReal(b *testing.B) {
-	options := Options{FirecrackerBinary: proof.Firecracker(b)}
+	options := Options{FirecrackerBinary: proof.Firecracker(b), NoJail: true}
 	inMemoryAndOnDisk(b, func(b *testing.B) { benchmarkStart(b, options) })
 }
 
@@ -52,7 +52,7 @@ func BenchmarkVMStartDetached(b *testing.B) {
 // BenchmarkVMStartDetachedReal does the same with a real Firecracker.
 func BenchmarkVMStartDetachedReal(b *testing.B) {
 	inMemoryAndOnDisk(b, func(b *testing.B) {
-		options := Options{FirecrackerBinary: proof.Firecracker(b)}
+		options := Options{FirecrackerBinary: proof.Firecracker(b), NoJail: true}
 		options.Supervisor = []string{proof.Command(b), "supervise"}
 		benchmarkStart(b, options)
 	})
@@ -155,7 +155,7 @@ func benchmarkStart(b *testing.B, options Options) {
 
 // BenchmarkVMRestoreReal restores a snapshot of 128 MiB on a real Firecracker. Target: 1.1.
 func BenchmarkVMRestoreReal(b *testing.B) {
-	options := Options{FirecrackerBinary: proof.Firecracker(b)}
+	options := Options{FirecrackerBinary: proof.Firecracker(b), NoJail: true}
 	inMemoryAndOnDisk(b, func(b *testing.B) { benchmarkRestore(b, options) })
 }
 

@@ -1,7 +1,9 @@
 package smartvm
 
 import (
+	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // What Firecracker itself assumes when no machine configuration is sent (vmm_config/machine_config.rs).
@@ -252,6 +254,40 @@ func (c *Config) applyDefaults() {
 	if c.MachineConfig.MemSizeMiB == 0 {
 		c.MachineConfig.MemSizeMiB = DefaultMemSizeMiB
 	}
+}
+
+// makeAbsolute makes every path absolute: whoever starts the VM later may do so from another folder.
+func (c *Config) makeAbsolute() error {
+	paths := []*string{&c.BootSource.KernelImagePath, &c.BootSource.InitrdPath}
+	for i := range c.Drives {
+		paths = append(paths, &c.Drives[i].PathOnHost, &c.Drives[i].Socket)
+	}
+	for i := range c.Pmem {
+		paths = append(paths, &c.Pmem[i].PathOnHost)
+	}
+	if c.Vsock != nil {
+		paths = append(paths, &c.Vsock.UDSPath)
+	}
+	if c.Logger != nil {
+		paths = append(paths, &c.Logger.LogPath)
+	}
+	if c.Metrics != nil {
+		paths = append(paths, &c.Metrics.MetricsPath)
+	}
+	if c.Serial != nil {
+		paths = append(paths, &c.Serial.SerialOutPath)
+	}
+	for _, path := range paths {
+		if *path == "" || strings.ContainsRune(*path, 0) { // which validation refuses, by its key
+			continue
+		}
+		abs, err := filepath.Abs(*path)
+		if err != nil {
+			return err
+		}
+		*path = abs
+	}
+	return nil
 }
 
 // clone returns a copy that shares no memory with c.

@@ -19,13 +19,7 @@ func (vm *VM) Pause(ctx context.Context) error {
 }
 
 func (h *held) pause(ctx context.Context, in *instance) error {
-	err := h.vm.options.hook.take(stepPauseVMM, func() error {
-		if err := healVsock(ctx, h.rec.Home.Seen.Vsock, in.client); err != nil {
-			return err
-		}
-		return in.client.Pause(ctx)
-	})
-	if err != nil {
+	if err := h.vm.options.hook.take(stepPauseVMM, func() error { return in.client.Pause(ctx) }); err != nil {
 		return err
 	}
 	h.jour.State = journalPaused
@@ -46,7 +40,13 @@ func (vm *VM) Resume(ctx context.Context) error {
 }
 
 func (h *held) resume(ctx context.Context, in *instance) error {
-	if err := h.vm.options.hook.take(stepResumeVMM, func() error { return in.client.Resume(ctx) }); err != nil {
+	err := h.vm.options.hook.take(stepResumeVMM, func() error {
+		if err := in.client.Resume(ctx); err != nil {
+			return err
+		}
+		return healVsock(ctx, h.rec.Home.Seen.Vsock, in.client)
+	})
+	if err != nil {
 		return err
 	}
 	h.jour.State = journalRunning
@@ -71,9 +71,11 @@ func (h *held) follow(ctx context.Context, in *instance) error {
 	return nil
 }
 
-// healVsock goes round a fault of Firecracker 1.16.0 and 1.16.1: after a bare pause and resume every vsock connection
-// hangs and the VMM spins (issue 6074). A snapshot asked for while the VM runs is refused and writes nothing, but resets
-// the vsock on the way, and then pausing is harmless.
+// healVsock goes round a fault of Firecracker 1.16.0 and 1.16.1 (issue 6074). At a resume the VMM holds back what is for the
+// guest until the guest has acknowledged a reset of its vsock; but only a snapshot sends one. So after a bare pause and
+// resume every connection hangs, and the VMM spins. A snapshot that is asked for while the VM runs is refused and writes
+// nothing, but sends the reset on the way. It has to come after the resume: before the pause, a guest that is quick has
+// acknowledged it when the VMM begins to wait.
 func healVsock(ctx context.Context, vsock *Vsock, client *firecracker.Client) error {
 	v := client.Version()
 	if vsock == nil || v.Major != 1 || v.Minor != 16 || v.Patch > 1 {
@@ -113,10 +115,21 @@ func (vm *VM) UpdateDrive(ctx context.Context, driveID, pathOnHost string) error
 		if err != nil {
 			return err
 		}
-		if err := in.client.PatchDrive(ctx, firecracker.DriveUpdate{DriveID: driveID, PathOnHost: path}); err != nil {
+		seen := path
+		if h.rec.Jail != nil {
+			seen = filepath.Join(drivesDir, driveID+"-"+newID()[:8])
+			h.folder.noteMount = func(path string) error {
+				h.journal.Intend(kindMount, path)
+				return h.note()
+			}
+			if err := h.folder.lend(path, seen, !h.isReadOnly(driveID)); err != nil {
+				return vm.fail("update drive", DriveStageFailed, err)
+			}
+		}
+		if err := in.client.PatchDrive(ctx, firecracker.DriveUpdate{DriveID: driveID, PathOnHost: seen}); err != nil {
 			return err
 		}
-		for _, config := range []*Config{&h.rec.Home.Seen, &h.rec.Home.OnHost} {
+		for config, path := range map[*Config]string{&h.rec.Home.Seen: seen, &h.rec.Home.OnHost: path} {
 			for i := range config.Drives {
 				if config.Drives[i].DriveID == driveID {
 					config.Drives[i].PathOnHost = path
@@ -126,6 +139,15 @@ func (vm *VM) UpdateDrive(ctx context.Context, driveID, pathOnHost string) error
 		h.vm.take(h.rec)
 		return h.save()
 	})
+}
+
+func (h *held) isReadOnly(driveID string) bool {
+	for i := range h.rec.Home.Seen.Drives {
+		if d := &h.rec.Home.Seen.Drives[i]; d.DriveID == driveID {
+			return d.IsReadOnly
+		}
+	}
+	return false
 }
 
 // UpdateInterface changes an interface's limits; nil leaves one as it is, and a bucket of size 0 lifts it. Running or

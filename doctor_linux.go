@@ -39,7 +39,7 @@ type Check struct {
 // Doctor finds out whether this host can run VMs, by trying. Nothing is changed on the host.
 func (m *Manager) Doctor(ctx context.Context) []Check {
 	return []Check{
-		checkKVM(ctx), m.checkVMM(ctx), m.checkEmulator(ctx), checkTUN(),
+		checkKVM(ctx), m.checkVMM(ctx), m.checkJailer(ctx), m.checkEmulator(ctx), checkTUN(),
 		m.checkFolder("data folder", m.options.DataDir), m.checkFolder("runtime folder", m.options.RuntimeDir),
 		m.checkReflink(), m.checkImage(ctx),
 	}
@@ -84,6 +84,38 @@ func (m *Manager) checkVMM(ctx context.Context) Check {
 	}
 	check.Status = CheckOK
 	return check
+}
+
+// checkJailer looks for the jailer, which only root can use.
+func (m *Manager) checkJailer(ctx context.Context) Check {
+	check := Check{Name: "jailer", Status: CheckWarn, Fix: "put `jailer` of the same release beside Firecracker, or set SMARTVM_JAILER"}
+	options := m.options
+	options.Emulate = false
+	vmm, err := options.vmm()
+	if err != nil {
+		check.Message = "without Firecracker there is nothing to jail"
+		return check
+	}
+	if os.Geteuid() != 0 {
+		check.Status, check.Message, check.Fix = CheckOK, "not root: Firecracker runs as this user, without a jail", ""
+		return check
+	}
+	check.Status = CheckFail
+	path, err := options.jailer(vmm)
+	if err != nil {
+		check.Message = err.Error()
+		return check
+	}
+	jailer, err := firecracker.JailerVersion(ctx, path)
+	if err != nil {
+		check.Message = err.Error()
+		return check
+	}
+	if build, err := firecracker.BinaryVersion(ctx, vmm); err == nil && build.Version != jailer {
+		check.Message = fmt.Sprintf("the jailer at %s is of version %s, and Firecracker of %s", path, jailer, build.Version)
+		return check
+	}
+	return Check{Name: "jailer", Status: CheckOK, Message: fmt.Sprintf("jailer %s at %s", jailer, path)}
 }
 
 func (m *Manager) checkEmulator(ctx context.Context) Check {

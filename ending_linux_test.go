@@ -3,6 +3,7 @@ package smartvm
 import (
 	"errors"
 	"slices"
+	"syscall"
 	"testing"
 )
 
@@ -48,6 +49,26 @@ func TestRestartEndsTheVMAndStartsItInOneCall(t *testing.T) {
 		wantState(t, vm, Running)
 		if second := vm.PID(); first == 0 || second == 0 || second == first {
 			t.Errorf("pids %d and %d", first, second)
+		}
+	})
+}
+
+func TestAVMThatHasJustEndedIsNotLost(t *testing.T) {
+	onEachVMM(t, func(t *testing.T, m *Manager) {
+		for range 5 {
+			vm := start(t, m, smallConfig(t))
+			if err := syscall.Kill(vm.PID(), syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			for phase := PhaseRunning; phase == PhaseRunning || phase == PhaseUnresponsive; { // the kernel takes its time
+				status, err := vm.Status(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if phase = status.Phase; phase == PhaseLost {
+					t.Errorf("it is %s: %s", phase, status.Detail)
+				}
+			}
 		}
 	})
 }

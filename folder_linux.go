@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"smartvm/firecracker"
 )
 
 // Names inside the VMM's working folder, <DataDir>/vms/<key>/root. The VMM is only ever given these relative names: the
@@ -37,6 +39,16 @@ type folder struct {
 	work    string // the VMM's working folder in it
 	runtime string // <RuntimeDir>/<key>
 	dry     bool   // nothing is made: see Plan
+
+	jail      *jailRecord        // nil without one
+	noteMount func(string) error // before a mount is made
+	say       func(string, ...any)
+}
+
+// of completes where a VM lives by what its record says.
+func (f folder) of(rec vmRecord) folder {
+	f.runtime, f.work, f.jail = rec.Runtime, rec.Jail.workOf(f.data), rec.Jail
+	return f
 }
 
 func (o Options) folderOf(key string) folder {
@@ -54,11 +66,18 @@ func (f folder) mkdir(name string) error {
 	if f.dry {
 		return nil
 	}
-	return os.Mkdir(f.seen(name), 0o700)
+	if err := os.Mkdir(f.seen(name), 0o700); err != nil || f.jail == nil {
+		return err
+	}
+	return os.Chmod(f.seen(name), 0o755) // the VMM is another user; nobody else gets into the folder above
 }
 
 // makeWork makes the VMM's working folder, where there is none yet.
 func (f folder) makeWork() error {
+	if f.jail != nil {
+		// Of the user's own: root's folder above keeps everybody else out.
+		return os.MkdirAll(f.seen(runLink), 0o700)
+	}
 	if err := os.Mkdir(f.work, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
@@ -70,10 +89,22 @@ func (f folder) makeWork() error {
 
 // clearHome removes what a start staged or left half staged; what tells of the VM stays.
 func (f folder) clearHome() error {
-	errs := []error{os.RemoveAll(f.work), removeTree(filepath.Join(f.runtime, drivesDir))}
+	errs := []error{os.RemoveAll(f.path(workDir)), os.RemoveAll(f.path(jailDir)), removeTree(filepath.Join(f.runtime, drivesDir))}
 	// With anything left in it, it is a running VM's.
 	if err := os.Remove(f.runtime); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, syscall.ENOTDIR) {
 		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// clearJail removes from a jail what the jailer and the VMM made there: a jail is used once.
+func (f folder) clearJail() error {
+	if f.jail == nil {
+		return nil
+	}
+	errs := []error{os.RemoveAll(f.seen(runLink))}
+	for _, name := range firecracker.Leftovers(f.jail.Exec) {
+		errs = append(errs, os.RemoveAll(f.seen(name)))
 	}
 	return errors.Join(errs...)
 }
@@ -102,6 +133,9 @@ func lasts(name string) bool {
 
 // clearRuntime removes what dies with a VM's run. Drives in memory stay, as long as the VM's home does.
 func (f folder) clearRuntime() error {
+	if err := f.clearJail(); err != nil {
+		return err
+	}
 	entries, err := os.ReadDir(f.runtime)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -128,14 +162,20 @@ func (f folder) clearRuntime() error {
 	return nil
 }
 
-// link puts target at name in the VM's folder, whatever target is relative to.
-func (f folder) link(target, name string) error {
+// link gives target, which the VMM may only read, a name in its folder, whatever target is relative to.
+func (f folder) link(target, name string) error { return f.lend(target, name, false) }
+
+// lend is link for what the VMM may write to, too.
+func (f folder) lend(target, name string, write bool) error {
 	if f.dry {
 		return nil
 	}
 	abs, err := filepath.Abs(target)
 	if err != nil {
 		return err
+	}
+	if f.jail != nil {
+		return f.place(abs, name, write)
 	}
 	return os.Symlink(abs, f.seen(name))
 }

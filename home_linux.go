@@ -65,6 +65,9 @@ func (vm *VM) furnish(ctx context.Context, op string, h *home, stage stageFunc) 
 	if err := h.placeSockets(); err != nil {
 		return vm.fail(op, InvalidConfig, err)
 	}
+	if err := h.folder.giveToVM(); err != nil {
+		return vm.fail(op, DriveStageFailed, err)
+	}
 	guestArgs, err := h.guestArgs(vm.key)
 	if err != nil {
 		return vm.fail(op, InvalidConfig, err)
@@ -90,7 +93,7 @@ func (h *home) linkBootFiles() error {
 	for i := range h.seen.Pmem {
 		pmem := &h.seen.Pmem[i]
 		name := filepath.Join(drivesDir, "pmem-"+drive.StagedName(pmem.ID, pmem.PathOnHost))
-		if err := h.folder.link(pmem.PathOnHost, name); err != nil {
+		if err := h.folder.lend(pmem.PathOnHost, name, !pmem.ReadOnly); err != nil {
 			return err
 		}
 		pmem.PathOnHost = name
@@ -136,7 +139,7 @@ func (h *home) stageDrive(ctx context.Context, o Options, i int, dir string, sta
 	}
 	if !seen.isEphemeral(!o.WritableDrivesInPlace) {
 		seen.PathOnHost = filepath.Join(drivesDir, name)
-		return h.folder.link(source, seen.PathOnHost)
+		return h.folder.lend(source, seen.PathOnHost, !seen.IsReadOnly)
 	}
 	staged, err := stage(ctx, drive.Request{
 		Source: source, Dir: h.folder.seen(dir), Name: name,
@@ -207,18 +210,28 @@ func (h *home) placeSockets() error {
 		}
 		h.onHost.Vsock.UDSPath = v.UDSPath
 	}
-	var paths []*string
+	type out struct {
+		path *string
+		name string
+	}
+	var outs []out
 	if h.seen.Logger != nil {
-		paths = append(paths, &h.seen.Logger.LogPath)
+		outs = append(outs, out{&h.seen.Logger.LogPath, "log"})
 	}
 	if h.seen.Metrics != nil {
-		paths = append(paths, &h.seen.Metrics.MetricsPath)
+		outs = append(outs, out{&h.seen.Metrics.MetricsPath, "metrics"})
 	}
 	if h.seen.Serial != nil {
-		paths = append(paths, &h.seen.Serial.SerialOutPath)
+		outs = append(outs, out{&h.seen.Serial.SerialOutPath, "serial"})
 	}
-	for _, path := range paths {
-		if err := absolute(path); err != nil {
+	for _, o := range outs {
+		if err := absolute(o.path); err != nil {
+			return err
+		}
+		if h.folder.dry {
+			continue
+		}
+		if err := h.folder.outFile(o.path, filepath.Join("out", o.name)); err != nil {
 			return err
 		}
 	}

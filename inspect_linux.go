@@ -39,8 +39,11 @@ func (vm *VM) Inspect(ctx context.Context) (Inspection, error) {
 		return Inspection{}, vm.lost("inspect")
 	}
 	in := Inspection{Status: look.status(ctx)}
-	if look.err != nil {
-		return in, nil
+	if in.Key == "" {
+		return Inspection{}, vm.lost("inspect")
+	}
+	if in.Phase == PhaseDamaged || in.Phase == PhaseForeign {
+		return in, nil // there is no more to be known
 	}
 	in.RuntimeDir, in.Given = look.rec.Runtime, *look.rec.Config.clone()
 	if look.rec.Timeout > 0 {

@@ -56,6 +56,9 @@ func (m *Manager) Create(_ context.Context, config Config, options CreateOptions
 		config.ID = newID()
 	}
 	options.Command = options.Command.clone()
+	if err := config.makeAbsolute(); err != nil {
+		return nil, &Error{Code: InvalidConfig, Op: "create", VM: config.ID, Err: err}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if _, taken := m.vms[config.ID]; taken {
@@ -118,15 +121,16 @@ func (m *Manager) Find(ref string) (*VM, error) {
 	if ref == "" {
 		return nil, missing("the VM's name is empty")
 	}
+	// Who may not look at the VMs must not be told that there is none.
+	keys, err := m.keys()
+	if err != nil {
+		return nil, &Error{Code: InvalidState, Op: "find", VM: ref, Err: err}
+	}
 	if key, ok := m.nameOwner(ref); ok {
 		return m.byKey(key)
 	}
 	if vm, err := m.VM(ref); err == nil {
 		return vm, nil
-	}
-	keys, err := m.keys()
-	if err != nil {
-		return nil, &Error{Code: InvalidState, Op: "find", VM: ref, Err: err}
 	}
 	var found []string
 	for _, key := range keys {
@@ -151,6 +155,27 @@ type AmbiguousError struct{ Candidates []string }
 
 func (e *AmbiguousError) Error() string {
 	return fmt.Sprintf("%d VMs begin so: %s", len(e.Candidates), strings.Join(e.Candidates, ", "))
+}
+
+// keys lists the VMs below the data folder.
+func (m *Manager) keys() ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(m.options.DataDir, vmsDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("%w: these VMs are another user's; be that user, or choose another data folder (SMARTVM_DATA_DIR)", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var keys []string
+	for _, entry := range entries {
+		if !strings.HasPrefix(entry.Name(), ".") {
+			keys = append(keys, entry.Name())
+		}
+	}
+	return keys, nil
 }
 
 // IDs lists the ids of the VMs that this manager made, sorted. List tells of all VMs there are.

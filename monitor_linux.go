@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"smartvm/firecracker"
+	"smartvm/guest"
 	"smartvm/internal/undo"
 	"smartvm/record"
 )
@@ -58,6 +59,7 @@ type monitorSpec struct {
 	Restored  bool          `json:"restored,omitempty"`
 	Command   *Command      `json:"command,omitempty"`
 	Timeout   time.Duration `json:"timeout,omitempty"`
+	Jail      *jailSpec     `json:"jail,omitempty"`
 	Attached  bool          `json:"attached,omitempty"` // the VM ends when the connection does
 	Settle    []string      `json:"settle,omitempty"`
 	SettleEnv []string      `json:"settleEnv,omitempty"`
@@ -161,10 +163,17 @@ func (m *monitor) spawn() (err error) {
 		m.steps.Add("stop listening for the command", func(context.Context) error { return m.command.close() })
 	}
 	m.oomKill = oomKills()
-	m.process, err = firecracker.Spawn(context.Background(), firecracker.Command{
+	command := firecracker.Command{
 		Path: m.spec.Binary, Dir: m.spec.Work, Socket: apiSocket, ID: m.spec.Key, Args: m.spec.Args, Env: m.spec.Env,
 		Console: m.console, Stderr: m.log,
-	})
+	}
+	if jail := m.spec.Jail; jail != nil {
+		command.Jail = &firecracker.Jail{Jailer: jail.Jailer, UID: jail.UID, GID: jail.UID, Base: jail.Base}
+		if err := m.giveToVM(); err != nil {
+			return err
+		}
+	}
+	m.process, err = firecracker.Spawn(context.Background(), command)
 	if err != nil {
 		return err
 	}
@@ -180,6 +189,22 @@ func (m *monitor) spawn() (err error) {
 		return err
 	}
 	return m.link.send(monitorMessage{Spawned: &identity})
+}
+
+// giveToVM lets a VMM in a jail use what was made for it here.
+func (m *monitor) giveToVM() error {
+	paths := []string{filepath.Join(m.spec.Work, consoleFIFO), filepath.Join(m.spec.Work, vmmFIFO)}
+	if m.spec.Guest {
+		for _, port := range []uint32{guest.UpPort, guest.MainPort} {
+			paths = append(paths, fmt.Sprintf("%s_%d", m.spec.Vsock, port))
+		}
+	}
+	for _, path := range paths {
+		if err := os.Lchown(path, m.spec.Jail.UID, m.spec.Jail.UID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // collect makes a FIFO whose bytes go to a log of a bounded size.

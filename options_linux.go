@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -42,6 +43,18 @@ type Options struct {
 
 	// AllowVersions lists Firecracker versions that are run although they have a known CVE (UnsafeVersion otherwise).
 	AllowVersions []string
+
+	// NoJail runs the VMM as this user, with all that this user may do, where the default is a jail: as root, VMMs run under
+	// Firecracker's jailer, each as a user of its own that sees no file but its VM's. Without root, and with the emulator,
+	// there is no jail.
+	NoJail bool
+
+	// JailerBinary is the jailer. Default: `jailer` beside Firecracker, then from $PATH.
+	JailerBinary string
+
+	// UIDBase and UIDCount are the users (and groups) that VMs in jails run as; nobody else may have them. Default: 65536
+	// from 1900000000 on.
+	UIDBase, UIDCount int
 
 	// WritableDrivesInPlace lets guests write to the drives that they are given. By default each VM writes to a staged copy
 	// of its own. It is the contract's ephemeralWritableDrives turned round, and wins over a drive's own Ephemeral.
@@ -87,6 +100,12 @@ func (o Options) withDefaults() (Options, error) {
 		o.ShutdownTimeout = defaultShutdownTimeout
 	case o.ShutdownTimeout < 0:
 		faults = append(faults, fmt.Errorf("the shutdown time-out %v is negative", o.ShutdownTimeout))
+	}
+	if o.UIDBase == 0 && o.UIDCount == 0 {
+		o.UIDBase, o.UIDCount = defaultUIDBase, defaultUIDCount
+	}
+	if o.UIDBase <= 0 || o.UIDCount <= 0 || o.UIDBase+o.UIDCount > math.MaxInt32 {
+		faults = append(faults, fmt.Errorf("%d users from %d on are no range of users for VMs", o.UIDCount, o.UIDBase))
 	}
 	if o.SnapshotQuota < 0 || o.DriveQuota < 0 {
 		faults = append(faults, errors.New("a quota is negative"))

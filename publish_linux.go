@@ -91,7 +91,7 @@ func (vm *VM) newRecord(given Config) vmRecord {
 		Runtime: o.folderOf(vm.key).runtime,
 		VMM: vmmChoice{
 			Arch: o.Arch, Emulate: o.Emulate, Args: o.VMMArgs, AllowVersions: o.AllowVersions,
-			WritableDrivesInPlace: o.WritableDrivesInPlace, ShutdownTimeout: o.ShutdownTimeout,
+			WritableDrivesInPlace: o.WritableDrivesInPlace, Jailed: o.jailed(), ShutdownTimeout: o.ShutdownTimeout,
 		},
 		Remove: vm.create.Remove, Kept: vm.create.stays() && !vm.create.Remove,
 		Restart: vm.create.Restart, Command: vm.create.Command.clone(), Timeout: vm.create.Timeout,
@@ -205,8 +205,12 @@ func (m *Manager) takeName(name, key string) error {
 
 // dropName frees a name, if it is this VM's.
 func (m *Manager) dropName(name, key string) error {
-	link := m.nameLink(name)
-	if target, err := os.Readlink(link); err != nil || target != key {
+	return removeLinkTo(m.nameLink(name), key)
+}
+
+// removeLinkTo removes a link that leads to target, and nothing else.
+func removeLinkTo(link, target string) error {
+	if leadsTo, _ := os.Readlink(link); leadsTo != target {
 		return nil
 	}
 	return removeIfThere(link)

@@ -68,7 +68,9 @@ func (vm *VM) driveQuota() error {
 		}
 		var used int64
 		for _, entry := range entries {
-			used += diskUsage(filepath.Join(vms, entry.Name(), drivesDir))
+			for _, work := range []string{workDir, jailDir} {
+				used += diskUsage(filepath.Join(vms, entry.Name(), work))
+			}
 		}
 		return used
 	}, need)

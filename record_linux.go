@@ -31,6 +31,7 @@ type vmRecord struct {
 	Command *Command        `json:"command,omitempty"`
 	Timeout time.Duration   `json:"timeout,omitempty"` // from a start to where the VM is ended
 
+	Jail *jailRecord `json:"jail,omitempty"` // nil before the first start, and where VMM.Jailed is not set
 	Home *homeRecord `json:"home,omitempty"` // nil before the first start, and after a clean-up
 
 	Instance  uint64    `json:"instance,omitempty"` // counts the starts
@@ -47,6 +48,7 @@ type vmmChoice struct {
 	Args                  []string      `json:"args,omitempty"`
 	AllowVersions         []string      `json:"allowVersions,omitempty"`
 	WritableDrivesInPlace bool          `json:"writableDrivesInPlace,omitempty"`
+	Jailed                bool          `json:"jailed,omitempty"`
 	ShutdownTimeout       time.Duration `json:"shutdownTimeout"`
 }
 

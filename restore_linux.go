@@ -1,6 +1,7 @@
 package smartvm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -108,7 +109,7 @@ func (vm *VM) load(ctx context.Context, in *instance, h *home, snapshot *Snapsho
 		return err
 	}
 	// The files are open or mapped now; the name is free for the VM's own snapshots.
-	if err := os.Remove(h.folder.seen(snapshotLink)); err != nil {
+	if err := h.unlinkSnapshot(); err != nil {
 		return vm.fail("restore", InvalidState, err)
 	}
 	return nil
@@ -168,7 +169,7 @@ func (d SnapshotDrive) unchanged(dir string) error {
 // restoreHome makes a home in which the snapshot finds everything under the names that it knows.
 func (vm *VM) restoreHome(ctx context.Context, h *home, s *Snapshot, dir string) error {
 	h.seen, h.restored = *s.given(vm.id), dir
-	if err := h.folder.link(dir, snapshotLink); err != nil {
+	if err := h.linkSnapshot(dir); err != nil {
 		return vm.fail("restore", InvalidState, err)
 	}
 	h.onHost = *h.seen.clone()
@@ -177,10 +178,63 @@ func (vm *VM) restoreHome(ctx context.Context, h *home, s *Snapshot, dir string)
 			return vm.fail("restore", DriveStageFailed, fmt.Errorf("drive %s: %w", d.DriveID, err))
 		}
 	}
+	if err := h.folder.giveToVM(); err != nil {
+		return vm.fail("restore", DriveStageFailed, err)
+	}
 	if v := h.onHost.Vsock; v != nil && !filepath.IsAbs(v.UDSPath) {
 		v.UDSPath = h.folder.seen(v.UDSPath)
 	}
 	return nil
+}
+
+// makeFolderOf makes the folders in which a restored drive lies.
+func (h *home) makeFolderOf(name string) error {
+	parent := filepath.Dir(name)
+	if parent == "." {
+		return nil
+	}
+	if _, err := os.Stat(h.folder.seen(parent)); err == nil {
+		return nil
+	}
+	if err := h.makeFolderOf(parent); err != nil {
+		return err
+	}
+	return h.folder.mkdir(parent)
+}
+
+// linkSnapshot gives the snapshot a name that the VMM has.
+func (h *home) linkSnapshot(dir string) error {
+	if h.folder.jail == nil {
+		return h.folder.link(dir, snapshotLink)
+	}
+	if err := h.folder.mkdir(snapshotLink); err != nil {
+		return err
+	}
+	for _, name := range []string{snapshotState, snapshotMemory} {
+		if err := h.folder.link(filepath.Join(dir, name), filepath.Join(snapshotLink, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unlinkSnapshot takes the name away. What is mapped stays mapped.
+func (h *home) unlinkSnapshot() error {
+	if h.folder.jail == nil {
+		return os.Remove(h.folder.seen(snapshotLink))
+	}
+	kept := h.folder.jail.Mounts[:0]
+	for _, m := range h.folder.jail.Mounts {
+		if filepath.Dir(m.Name) != snapshotLink {
+			kept = append(kept, m)
+			continue
+		}
+		if err := unmount(h.folder.seen(m.Name)); err != nil {
+			return err
+		}
+	}
+	h.folder.jail.Mounts = kept
+	return os.RemoveAll(h.folder.seen(snapshotLink))
 }
 
 func (h *home) restoreDrive(ctx context.Context, d SnapshotDrive, dir string) error {
@@ -188,12 +242,12 @@ func (h *home) restoreDrive(ctx context.Context, d SnapshotDrive, dir string) er
 		return fmt.Errorf("its path %q leaves the VM's folder: it was not staged, and two VMs must not write to one file; snapshot a VM with staged drives", d.Path)
 	}
 	target := h.folder.seen(d.Path)
-	if err := os.MkdirAll(filepath.Dir(target), 0o700); err != nil {
+	if err := h.makeFolderOf(d.Path); err != nil {
 		return err
 	}
 	for i := range h.onHost.Drives {
 		if h.onHost.Drives[i].DriveID == d.DriveID {
-			h.onHost.Drives[i].PathOnHost = target
+			h.onHost.Drives[i].PathOnHost = cmp.Or(d.Source, target)
 		}
 	}
 	if d.Copy == "" {

@@ -174,6 +174,10 @@ func (h *held) removeSockets() error {
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				errs = append(errs, err)
 			}
+		case kindMount:
+			if err := unmount(r.Name); err != nil {
+				errs = append(errs, err)
+			}
 		case kindProcess:
 		default:
 			// A newer program made it and knows how to take it away.
@@ -198,7 +202,7 @@ func (n ExitNote) cause() error {
 	if n.Panic != "" {
 		return fmt.Errorf("%s; last on the console: %q", text, n.Panic)
 	}
-	if n.LastOutput != "" {
+	if n.LastOutput != "" && (n.Code != 0 || n.Signal != 0) { // one that ended in order has nothing to explain
 		return fmt.Errorf("%s; its last output: %q", text, n.LastOutput)
 	}
 	return errors.New(text)
@@ -231,6 +235,9 @@ func (h *held) remove() error {
 	var errs []error
 	if h.rec.Name != "" {
 		errs = append(errs, hook.take(stepRemoveName, func() error { return m.freeName(h.rec.Name, h.vm.key) }))
+	}
+	if h.rec.Jail != nil {
+		errs = append(errs, m.dropUID(h.rec.Jail.UID, h.vm.key))
 	}
 	errs = append(errs, hook.take(stepRemoveFolder, func() error { return os.RemoveAll(hidden) }))
 	return errors.Join(errs...)

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"smartvm/drive"
 	"smartvm/firecracker"
 	"smartvm/internal/atomicfile"
@@ -82,8 +84,8 @@ func (vm *VM) Snapshot(ctx context.Context, dir string, options SnapshotOptions)
 // partialMark is in the name of a snapshot's folder that is not finished.
 const partialMark = ".partial-"
 
-func (held *held) writeSnapshot(ctx context.Context, in *instance, dir string, options SnapshotOptions) (_ *Snapshot, err error) {
-	vm, hook := held.vm, held.vm.options.hook
+func (h *held) writeSnapshot(ctx context.Context, in *instance, dir string, options SnapshotOptions) (_ *Snapshot, err error) {
+	vm, hook := h.vm, h.vm.options.hook
 	failed := func(err error) error { return vm.fail("snapshot", SnapshotFailed, err) }
 	dir, err = filepath.Abs(dir)
 	if err != nil {
@@ -92,8 +94,8 @@ func (held *held) writeSnapshot(ctx context.Context, in *instance, dir string, o
 	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
 		return nil, failed(fmt.Errorf("%s is there already; choose another folder, or remove it", dir))
 	}
-	h := loadHome(held.folder, held.rec.Home)
-	if err := vm.snapshotSpace(h, filepath.Dir(dir), int64(h.seen.MachineConfig.MemSizeMiB)<<20); err != nil {
+	home := loadHome(h.folder, h.rec.Home)
+	if err := vm.snapshotSpace(home, filepath.Dir(dir), int64(home.seen.MachineConfig.MemSizeMiB)<<20); err != nil {
 		return nil, failed(err)
 	}
 	aside, lock, err := makeAside(hook, dir)
@@ -102,14 +104,14 @@ func (held *held) writeSnapshot(ctx context.Context, in *instance, dir string, o
 	}
 	defer lock.Release()
 	defer os.RemoveAll(aside) // renamed on success
-	if err := hook.take(stepSnapshotState, func() error { return held.saveInto(ctx, in, h, aside, options) }); err != nil {
+	if err := hook.take(stepSnapshotState, func() error { return h.saveInto(ctx, in, home, aside, options) }); err != nil {
 		return nil, err
 	}
-	snapshot, err := held.describeSnapshot(ctx, in, &h.seen)
+	snapshot, err := h.describeSnapshot(ctx, in, &home.seen)
 	if err != nil {
 		return nil, err
 	}
-	if err := hook.take(stepSnapshotDrives, func() error { return snapshot.addDrives(ctx, h, aside) }); err != nil {
+	if err := hook.take(stepSnapshotDrives, func() error { return snapshot.addDrives(ctx, home, aside) }); err != nil {
 		return nil, failed(err)
 	}
 	text, err := json.MarshalIndent(snapshot, "", "  ")
@@ -179,33 +181,69 @@ func publish(aside, dir string) error {
 }
 
 // saveInto has the VMM write state and memory into the folder.
-func (held *held) saveInto(ctx context.Context, in *instance, h *home, aside string, options SnapshotOptions) error {
-	vm := held.vm
+func (h *held) saveInto(ctx context.Context, in *instance, home *home, aside string, options SnapshotOptions) error {
+	vm := h.vm
 	request := firecracker.SnapshotCreate{
 		SnapshotPath: filepath.Join(snapshotLink, snapshotState), MemFilePath: filepath.Join(snapshotLink, snapshotMemory),
 	}
+	// A VMM in a jail cannot reach the folder: it writes in its own, from where the files are moved.
+	into := aside
+	if home.folder.jail != nil {
+		into = home.folder.seen(snapshotLink)
+		if err := errors.Join(os.Mkdir(into, 0o700), os.Lchown(into, home.folder.jail.UID, home.folder.jail.UID)); err != nil {
+			return vm.fail("snapshot", SnapshotFailed, err)
+		}
+		defer os.RemoveAll(into)
+	} else {
+		if err := home.folder.link(aside, snapshotLink); err != nil {
+			return vm.fail("snapshot", SnapshotFailed, err)
+		}
+		defer os.Remove(home.folder.seen(snapshotLink))
+	}
 	if options.Base != "" {
-		if _, err := drive.Clone(ctx, filepath.Join(aside, snapshotMemory), filepath.Join(options.Base, snapshotMemory)); err != nil {
+		if _, err := drive.Clone(ctx, filepath.Join(into, snapshotMemory), filepath.Join(options.Base, snapshotMemory)); err != nil {
 			return vm.fail("snapshot", SnapshotFailed, fmt.Errorf("base snapshot: %w", err))
 		}
 		request.SnapshotType = firecracker.SnapshotDiff
+		if home.folder.jail != nil {
+			if err := os.Lchown(filepath.Join(into, snapshotMemory), home.folder.jail.UID, home.folder.jail.UID); err != nil {
+				return vm.fail("snapshot", SnapshotFailed, err)
+			}
+		}
 	}
-	if err := h.folder.link(aside, snapshotLink); err != nil {
-		return vm.fail("snapshot", SnapshotFailed, err)
-	}
-	defer os.Remove(h.folder.seen(snapshotLink))
 	if err := in.client.CreateSnapshot(ctx, request); err != nil {
-		return held.vmmError(ctx, "snapshot", in, err)
+		return h.vmmError(ctx, "snapshot", in, err)
+	}
+	for _, name := range []string{snapshotState, snapshotMemory} {
+		if err := takeFromJail(ctx, into, aside, name); err != nil {
+			return vm.fail("snapshot", SnapshotFailed, err)
+		}
 	}
 	return nil
 }
 
+// takeFromJail moves what a VMM wrote in its jail, and makes it ours: readable for the VMMs that will load it, as whom they
+// may run, and for nobody to write. The folder that it comes to keeps everybody else out.
+func takeFromJail(ctx context.Context, from, to, name string) error {
+	if path := filepath.Join(from, name); from != to {
+		err := os.Rename(path, filepath.Join(to, name))
+		if errors.Is(err, unix.EXDEV) {
+			_, err = drive.Clone(ctx, filepath.Join(to, name), path)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	path := filepath.Join(to, name)
+	return errors.Join(os.Lchown(path, os.Geteuid(), os.Getegid()), os.Chmod(path, 0o444))
+}
+
 // describeSnapshot asks what a later restore must compare.
-func (held *held) describeSnapshot(ctx context.Context, in *instance, seen *Config) (*Snapshot, error) {
-	vm := held.vm
+func (h *held) describeSnapshot(ctx context.Context, in *instance, seen *Config) (*Snapshot, error) {
+	vm := h.vm
 	info, err := in.client.Info(ctx)
 	if err != nil {
-		return nil, held.vmmError(ctx, "snapshot", in, err)
+		return nil, h.vmmError(ctx, "snapshot", in, err)
 	}
 	build, err := vm.builds.of(ctx, in.binary)
 	if err != nil {
@@ -215,7 +253,7 @@ func (held *held) describeSnapshot(ctx context.Context, in *instance, seen *Conf
 	return &Snapshot{
 		SchemaVersion: 1, VM: vm.id, CreatedAt: time.Now().UTC(),
 		VMM: info.AppName, VMMVersion: info.VMMVersion, SnapshotVersion: build.snapshots.String(),
-		Arch: vm.options.Arch, CPUModel: host.cpuModel, HostKernel: host.kernel, Config: *seen.clone(), Command: held.rec.Command.clone(),
+		Arch: vm.options.Arch, CPUModel: host.cpuModel, HostKernel: host.kernel, Config: *seen.clone(), Command: h.rec.Command.clone(),
 	}, nil
 }
 
@@ -223,10 +261,7 @@ func (held *held) describeSnapshot(ctx context.Context, in *instance, seen *Conf
 func (s *Snapshot) addDrives(ctx context.Context, h *home, dir string) error {
 	for i := range s.Config.Drives {
 		d := &s.Config.Drives[i]
-		host := h.folder.seen(d.PathOnHost)
-		if filepath.IsAbs(d.PathOnHost) {
-			host = d.PathOnHost
-		}
+		host := h.onHost.Drives[i].PathOnHost
 		source, err := filepath.EvalSymlinks(host)
 		if err != nil {
 			return fmt.Errorf("drive %s: %w", d.DriveID, err)

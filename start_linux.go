@@ -55,7 +55,12 @@ func (vm *VM) prepareStart(ctx context.Context, op string) (h *held, p prepared,
 		p.monitor.giveBack()
 		return nil, p, err
 	}
-	if p.binary, err = h.binary(); err != nil {
+	p.binary, err = h.binary()
+	if err == nil && h.rec.VMM.Jailed {
+		_, err = vm.options.jailer(p.binary)
+		err = errors.Join(err, vm.given.checkJail())
+	}
+	if err != nil {
 		p.monitor.giveBack()
 		h.release()
 		return nil, p, vm.fail(op, InvalidConfig, err)
@@ -152,7 +157,7 @@ func (h *held) bringUp(ctx context.Context, op string, b bringing) (err error) {
 		vm.options.Logger.Info("VM did not start", "vm", vm.id, "error", err)
 		h.giveUp(ctx, before, err)
 	}()
-	if err := h.begin(); err != nil {
+	if err := h.begin(ctx, b.binary); err != nil {
 		return vm.fail(op, InvalidState, err)
 	}
 	h.jour.Monitor = b.monitor.identity
@@ -189,7 +194,7 @@ func (h *held) bringUp(ctx context.Context, op string, b bringing) (err error) {
 }
 
 // begin notes that a start is under way.
-func (h *held) begin() error {
+func (h *held) begin(ctx context.Context, binary string) error {
 	hook := h.vm.options.hook
 	err := hook.take(stepStartRuntime, func() error {
 		if err := secureDir(filepath.Dir(h.folder.runtime)); err != nil {
@@ -200,6 +205,11 @@ func (h *held) begin() error {
 		}
 		if err := secureDir(h.folder.runtime); err != nil {
 			return err
+		}
+		if h.rec.VMM.Jailed {
+			if err := h.enterJail(ctx, binary); err != nil {
+				return err
+			}
 		}
 		return h.folder.makeWork()
 	})
@@ -221,6 +231,11 @@ func (h *held) makeHome(ctx context.Context, b bringing) (*home, error) {
 		staged = loadHome(h.folder, h.rec.Home)
 		if err := staged.missing(); err != nil {
 			return nil, vm.fail("start", DriveStageFailed, err)
+		}
+		if h.rec.Jail != nil {
+			if err := h.folder.mountAgain(); err != nil {
+				return nil, vm.fail("start", DriveStageFailed, err)
+			}
 		}
 	} else {
 		err := vm.options.hook.take(b.stageStep, func() error { return b.stage(ctx, staged) })
@@ -265,6 +280,20 @@ func (h *held) spawn(ctx context.Context, link *monitorLink, home *home, binary 
 	}
 	if v := home.onHost.Vsock; v != nil {
 		spec.Vsock = v.UDSPath
+	}
+	if jail := h.rec.Jail; jail != nil {
+		jailer, err := vm.options.jailer(binary)
+		if err != nil {
+			return vm.fail("start", InvalidConfig, err)
+		}
+		spec.Jail = &jailSpec{Jailer: jailer, UID: jail.UID, Base: filepath.Join(h.folder.data, jailDir)}
+		for i := range home.seen.NetworkInterfaces {
+			if tap := home.seen.NetworkInterfaces[i].HostDevName; tap != "" {
+				if err := giveTAP(tap, jail.UID); err != nil {
+					return err
+				}
+			}
+		}
 	}
 	// The sockets that may be made are noted before, the process right after it is there: until then it is known by the
 	// VM's folder and its own command line.

@@ -93,7 +93,7 @@ func lookAt(f folder) (l look) {
 		if _, l.rec, l.err = readRecord(f); l.err != nil {
 			return l
 		}
-		l.folder.runtime = l.rec.Runtime
+		l.folder = f.of(l.rec)
 		journal, jour, err := readJournal(l.rec.Runtime)
 		l.jour, l.active = jour, journal != nil || err != nil
 		if err != nil {
@@ -171,11 +171,18 @@ func (vm *VM) Status(ctx context.Context) (Status, error) {
 	if errors.Is(look.err, fs.ErrNotExist) {
 		return Status{}, vm.lost("status")
 	}
-	return look.status(ctx), nil
+	s := look.status(ctx)
+	if s.Key == "" {
+		return Status{}, vm.lost("status")
+	}
+	return s, nil
 }
 
+// status is empty for a VM that is removed meanwhile.
 func (l look) status(ctx context.Context) Status {
-	l = l.afterNote(ctx)
+	if l = l.afterNote(ctx); l.gone() {
+		return Status{}
+	}
 	key := filepath.Base(l.folder.data)
 	if l.err != nil {
 		s := Status{ID: key, Key: key, Phase: PhaseDamaged, State: Failed, Detail: l.err.Error(), Folder: l.folder.data}
@@ -213,10 +220,17 @@ func (l look) afterNote(ctx context.Context) look {
 	}
 	ctx, cancel := context.WithTimeout(ctx, vmmAnswer)
 	defer cancel()
-	if awaitMonitor(ctx, l.folder.runtime) != nil {
-		return l
-	}
+	_ = awaitMonitor(ctx, l.folder.runtime)
 	return lookAt(l.folder)
+}
+
+// gone tells whether the VM was removed.
+func (l look) gone() bool {
+	if !errors.Is(l.err, fs.ErrNotExist) {
+		return false
+	}
+	_, err := os.Lstat(l.folder.data)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 func (l look) phase(ctx context.Context, s *Status) {
@@ -390,22 +404,4 @@ func (m *Manager) looks() ([]look, error) {
 		looks = append(looks, l)
 	}
 	return looks, nil
-}
-
-// keys lists the VMs below the data folder.
-func (m *Manager) keys() ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(m.options.DataDir, vmsDir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var keys []string
-	for _, entry := range entries {
-		if !strings.HasPrefix(entry.Name(), ".") {
-			keys = append(keys, entry.Name())
-		}
-	}
-	return keys, nil
 }

@@ -47,6 +47,10 @@ func (m *Manager) Sweep(ctx context.Context, options SweepOptions) ([]SweepActio
 	}
 	errs := []error{s.leftovers()}
 	for _, l := range looks {
+		if l.err != nil {
+			s.actions = append(s.actions, SweepAction{VM: filepath.Base(l.folder.data), What: explainRecord(l.err).Error(), Path: l.folder.data, Kept: true})
+			continue
+		}
 		errs = append(errs, s.vm(ctx, l))
 	}
 	errs = append(errs, s.runtimes(), s.names(ctx), s.snapshots())
@@ -114,7 +118,7 @@ func (s *sweep) leftovers() error {
 	}
 	var errs []error
 	for _, entry := range entries {
-		what := ""
+		var what string
 		switch {
 		case strings.HasPrefix(entry.Name(), asidePrefix):
 			what = "removed a VM that was not finished"
@@ -135,11 +139,6 @@ func (s *sweep) leftovers() error {
 
 // vm puts one VM in order.
 func (s *sweep) vm(ctx context.Context, l look) error {
-	key := filepath.Base(l.folder.data)
-	if l.err != nil {
-		s.actions = append(s.actions, SweepAction{VM: key, What: explainRecord(l.err).Error(), Path: l.folder.data, Kept: true})
-		return nil
-	}
 	action := SweepAction{VM: l.rec.ID}
 	if l.rec.Name != "" {
 		action.VM = l.rec.Name
@@ -328,7 +327,16 @@ func (vm *VM) discard(ctx context.Context, why error) error {
 	defer h.release()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleLimit)
 	defer cancel()
-	if err := h.endProcesses(ctx); err != nil {
+	works, err := filepath.Glob(filepath.Join(f.data, jailDir, "*", "*", "root"))
+	for _, h.folder.work = range append(works, f.work) {
+		if err == nil {
+			err = h.endProcesses(ctx)
+		}
+	}
+	if err == nil {
+		err = unmountBelow(f.data)
+	}
+	if err != nil {
 		return vm.fail("remove", InvalidState, err)
 	}
 	return vm.wrap("remove", errors.Join(h.remove(), vm.manager.freeNamesOf(vm.key)))

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"slices"
 	"sync"
+	"time"
 
 	"smartvm/firecracker"
 	"smartvm/record"
@@ -131,16 +132,28 @@ func (vm *VM) Drives() []StagedDrive {
 	return nil
 }
 
+// tellWait is how long a call waits for another one before it says so.
+const tellWait = time.Second
+
 // acquire takes the VM's lock, and makes the VM's folder when there is none yet. While another process has the lock it
-// waits, as long as ctx allows, and says so to the logger; then it is VMLocked. VMNotFound when the VM is gone.
+// waits, as long as ctx allows, and after a while says so to the logger; then it is VMLocked. VMNotFound when the VM is gone.
 func (vm *VM) acquire(ctx context.Context, op string) (*held, error) {
 	if h, err := vm.publish(ctx, op); h != nil || err != nil {
 		return h, err
 	}
 	f := vm.options.folderOf(vm.key)
+	var tell *time.Timer // most calls are over before anybody would ask what is going on
 	lock, err := record.Acquire(ctx, f.path(lockName), op, func(who record.Holder) {
-		vm.options.Logger.Warn("waiting for another call on this VM", "vm", vm.id, "call", who.String())
+		if tell != nil {
+			tell.Stop()
+		}
+		tell = time.AfterFunc(tellWait, func() {
+			vm.options.Logger.Warn("waiting for another call on this VM", "vm", vm.id, "call", who.String())
+		})
 	})
+	if tell != nil {
+		tell.Stop()
+	}
 	var busy *record.BusyError
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -170,7 +183,7 @@ func (h *held) load() (err error) {
 	if h.file, h.rec, err = readRecord(h.folder); err != nil {
 		return explainRecord(err)
 	}
-	h.folder.runtime = h.rec.Runtime
+	h.folder = h.folder.of(h.rec)
 	h.vm.take(h.rec)
 	if h.journal, h.jour, err = readJournal(h.folder.runtime); err != nil {
 		var damaged *record.DamagedError
@@ -246,7 +259,7 @@ func (vm *VM) attach(rec vmRecord, jour vmJournal) (*instance, error) {
 		return vm.live, nil
 	}
 	process, err := firecracker.Attach(firecracker.Attachment{
-		PID: jour.VMM.PID, Path: rec.VMM.Binary, Socket: vm.options.folderOf(vm.key).seen(apiSocket), AllowVersions: rec.VMM.AllowVersions,
+		PID: jour.VMM.PID, Path: rec.VMM.Binary, Socket: vm.options.folderOf(vm.key).of(rec).seen(apiSocket), AllowVersions: rec.VMM.AllowVersions,
 		Check: func() error {
 			if !jour.VMM.Alive() {
 				return errVMMGone

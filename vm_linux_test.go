@@ -116,7 +116,7 @@ func TestCallsInTheWrongStateNameStateAndCall(t *testing.T) {
 }
 
 func TestStartUndoesEverythingWhenTheVMMRefuses(t *testing.T) {
-	onEachVMM(t, func(t *testing.T, m *Manager) {
+	onEachFreeVMM(t, func(t *testing.T, m *Manager) {
 		config := smallConfig(t)
 		config.Drives = []Drive{{DriveID: "a", PathOnHost: diskImage(t, "a", 4096)}}
 		config.Logger = &Logger{LogPath: filepath.Join(t.TempDir(), "no", "such", "folder", "log")}
@@ -132,7 +132,7 @@ func TestStartUndoesEverythingWhenTheVMMRefuses(t *testing.T) {
 }
 
 func TestASocketOfSomebodyElseIsLeftAlone(t *testing.T) {
-	onEachVMM(t, func(t *testing.T, m *Manager) {
+	onEachFreeVMM(t, func(t *testing.T, m *Manager) {
 		listener, err := net.Listen("unix", filepath.Join(t.TempDir(), "taken.sock"))
 		if err != nil {
 			t.Fatal(err)
@@ -179,7 +179,7 @@ func TestARefusedConfigurationLeavesTheStateAndListsAllFaults(t *testing.T) {
 }
 
 func TestTheGuestWritesToItsOwnCopyOfADrive(t *testing.T) {
-	onEachVMM(t, func(t *testing.T, m *Manager) {
+	onEachFreeVMM(t, func(t *testing.T, m *Manager) {
 		source, kept := diskImage(t, "source.img", 1<<20), diskImage(t, "kept.img", 1<<20)
 		no := false
 		config := smallConfig(t)
@@ -247,7 +247,7 @@ func TestAVsockPathIsTheSameForTheHostAndTheVMM(t *testing.T) {
 }
 
 func TestDrivesInMemoryNeverTouchTheDataFolder(t *testing.T) {
-	onEachVMM(t, func(t *testing.T, m *Manager) {
+	onEachFreeVMM(t, func(t *testing.T, m *Manager) {
 		config := smallConfig(t)
 		config.EphemeralStorage = "memory"
 		config.Drives = []Drive{{DriveID: "data", PathOnHost: diskImage(t, "data.img", 1<<20)}, {DriveID: "blank", BlankMiB: 8}}

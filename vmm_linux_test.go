@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,7 +26,10 @@ func vmms() []vmm {
 			return Options{Emulate: true, EmulatorBinary: proof.Emulator(tb), VMMArgs: []string{"--machine", "null"}}
 		}},
 		{"Firecracker", func(tb testing.TB) Options {
-			return Options{FirecrackerBinary: proof.Firecracker(tb)}
+			return Options{FirecrackerBinary: proof.Firecracker(tb), NoJail: true}
+		}},
+		{"Firecracker in a jail", func(tb testing.TB) Options {
+			return Options{JailerBinary: proof.Jailer(tb), FirecrackerBinary: proof.Firecracker(tb)}
 		}},
 	}
 }
@@ -34,6 +38,20 @@ func vmms() []vmm {
 func onEachVMM(t *testing.T, test func(*testing.T, *Manager)) {
 	t.Parallel()
 	for _, vmm := range vmms() {
+		t.Run(vmm.name, func(t *testing.T) {
+			t.Parallel()
+			test(t, newTestManager(t, vmm.options(t)))
+		})
+	}
+}
+
+// onEachFreeVMM is onEachVMM without the jail, for what a jail keeps a VMM from.
+func onEachFreeVMM(t *testing.T, test func(*testing.T, *Manager)) {
+	t.Parallel()
+	for _, vmm := range vmms() {
+		if strings.Contains(vmm.name, "jail") {
+			continue
+		}
 		t.Run(vmm.name, func(t *testing.T) {
 			t.Parallel()
 			test(t, newTestManager(t, vmm.options(t)))

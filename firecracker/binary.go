@@ -66,6 +66,21 @@ func SnapshotVersion(ctx context.Context, path string) (Version, error) {
 	return v, nil
 }
 
+// JailerVersion runs the jailer at path with --version: "Jailer v1.16.1".
+func JailerVersion(ctx context.Context, path string) (Version, error) {
+	answer, err := ask(ctx, path, "--version")
+	if err != nil {
+		return Version{}, err
+	}
+	line, _, _ := strings.Cut(answer, "\n")
+	number, ok := strings.CutPrefix(line, "Jailer ")
+	version, err := ParseVersion(number)
+	if !ok || err != nil {
+		return Version{}, fmt.Errorf("%s --version: %.80q is not the jailer's answer: is it the right binary?", path, line)
+	}
+	return version, nil
+}
+
 // ask runs the binary with one flag and returns what it prints.
 func ask(ctx context.Context, path, flag string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, BinaryTimeout)

@@ -33,6 +33,9 @@ type Command struct {
 	// Both stay the caller's, who drains and closes them; what they got last is part of the error when the VMM ends early.
 	Console, Stderr *Console
 
+	// Jail has the VMM run by the jailer, with Dir for its `/`; nil runs it as this user, with all that this user may do.
+	Jail *Jail
+
 	// AllowVersions names versions that are run in spite of known holes: see CheckVersion.
 	AllowVersions []string
 }

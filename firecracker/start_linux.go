@@ -84,6 +84,11 @@ func (c Command) check() (socket string, err error) {
 		return "", fmt.Errorf("the API socket's path %q is %d bytes long; a socket's address takes %d",
 			c.Socket, len(c.Socket), unixsock.MaxPath)
 	}
+	if c.Jail != nil {
+		if err := c.Jail.check(c); err != nil {
+			return "", err
+		}
+	}
 	socket = c.Socket
 	if !filepath.IsAbs(socket) {
 		socket = filepath.Join(c.Dir, socket)
@@ -146,7 +151,15 @@ func spawn(command Command, socket string) (*Process, error) {
 		files[2] = command.Stderr.File()
 	}
 	argv := []string{path, "--api-sock", command.Socket}
-	if command.ID != "" {
+	switch {
+	case command.Jail != nil: // which passes the id on
+		jailer, err := filepath.Abs(command.Jail.Jailer)
+		if err != nil {
+			return nil, err
+		}
+		argv = append(append([]string{jailer}, command.Jail.args(path, command.ID)...), argv[1:]...)
+		path = jailer
+	case command.ID != "":
 		argv = append(argv, "--id", command.ID)
 	}
 	process, err := os.StartProcess(path, append(argv, command.Args...), &os.ProcAttr{

@@ -101,7 +101,7 @@ func (c vmCopy) run(ctx context.Context, h host) error {
 	if !c.toGuest && c.onHost == copyStream && term.IsTerminal(int(h.out.Fd())) {
 		return errors.New("a tar archive is nothing for a terminal: send the output to a file or a pipe")
 	}
-	agent, err := agentOf(ctx, h, c.vm, "nothing was copied")
+	vm, agent, err := agentOf(ctx, h, c.vm, "nothing was copied")
 	if err != nil {
 		return err
 	}
@@ -119,5 +119,8 @@ func (c vmCopy) run(ctx context.Context, h host) error {
 	for _, name := range report.Skipped {
 		h.progress.say("warning: skipped %s", printable(name))
 	}
-	return err
+	if copyErr := (*guest.CopyError)(nil); errors.As(err, &copyErr) {
+		return err
+	}
+	return orEnded(ctx, vm, err)
 }

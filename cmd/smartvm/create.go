@@ -30,6 +30,7 @@ func newCreateCommand(surroundings func() host) *cobra.Command {
 			err := p.prepare(ctx, false, false, f.checkCommand)
 			var vm *smartvm.VM
 			if err == nil {
+				defer h.tidy(ctx, p.manager)()
 				p.stage = stageConfigure
 				vm, err = p.detached(ctx)
 			}

@@ -106,18 +106,19 @@ func execInGuest(parent context.Context, h host, ref string, f execFlags, comman
 		}
 		defer g.terminal.restore()
 	}
-	agent, err := agentOf(ctx, h, ref, "nothing was run in the VM")
+	const undone = "nothing was run in the VM"
+	vm, agent, err := agentOf(ctx, h, ref, undone)
 	if err != nil {
 		return execFailure(ctx, f, "", err)
 	}
 	for i, args := range commands {
 		command, err := f.guestCommand(args, f.tty)
 		if err != nil {
-			return &failure{what: "nothing was run in the VM", err: err}
+			return &failure{what: undone, err: err}
 		}
 		if f.detach {
 			_, err = agent.StartDetached(ctx, command)
-			return execFailure(ctx, f, args[0], err)
+			return execFailure(ctx, f, args[0], orEnded(ctx, vm, err))
 		}
 		status, err := g.run(ctx, agent, command)
 		var refused *guest.StartError
@@ -125,7 +126,7 @@ func execInGuest(parent context.Context, h host, ref string, f execFlags, comman
 			continue
 		}
 		if err != nil && !errors.Is(err, syscall.EPIPE) {
-			return execFailure(ctx, f, args[0], err)
+			return execFailure(ctx, f, args[0], orEnded(ctx, vm, err))
 		}
 		if code := status.ExitCode(); code != 0 {
 			return exitCode(code)
@@ -136,20 +137,38 @@ func execInGuest(parent context.Context, h host, ref string, f execFlags, comman
 }
 
 // agentOf returns the agent of a VM that runs, and waits for a guest that boots.
-func agentOf(ctx context.Context, h host, ref, undone string) (*guest.Agent, error) {
+func agentOf(ctx context.Context, h host, ref, undone string) (*smartvm.VM, *guest.Agent, error) {
 	_, vm, err := oneVM(h, ref, undone)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	bootCtx, cancel := context.WithTimeoutCause(ctx, bootTimeout, fmt.Errorf("the guest did not come up within %v", bootTimeout))
 	defer cancel()
 	agent, err := vm.Agent(bootCtx)
 	if err != nil && ctx.Err() == nil {
-		f := vmFailure(undone, err)
+		f := vmFailure(undone, orEnded(ctx, vm, err))
 		f.try = stateAdvice(ctx, vm, ref)
-		return nil, f
+		return nil, nil, f
 	}
-	return agent, err
+	return vm, agent, err
+}
+
+// orEnded says how the VM ended where that is why its agent could not be asked; else it returns err.
+func orEnded(ctx context.Context, vm *smartvm.VM, err error) error {
+	var refused *guest.StartError
+	if err == nil || ctx.Err() != nil || errors.As(err, &refused) {
+		return err
+	}
+	status, statusErr := vm.Status(ctx)
+	switch {
+	case errors.Is(statusErr, smartvm.VMNotFound):
+		return errors.New("the VM has ended, and is removed")
+	case statusErr != nil || status.State.Live() || status.Phase == smartvm.PhaseStarting || status.Phase == smartvm.PhaseCreated:
+		return err
+	case status.Detail != "":
+		return fmt.Errorf("the VM does not run: %s: %s", statusText(status), status.Detail)
+	}
+	return fmt.Errorf("the VM does not run: %s", statusText(status))
 }
 
 // stateAdvice tells how a VM comes to where it can be used.

@@ -124,8 +124,8 @@ func TestASignalBeforeTheCommandRunsTakesTheVMAway(t *testing.T) {
 		signal unix.Signal
 		exit   string
 	}{
-		{"SIGINT while the VMM starts", "Running Firecracker", unix.SIGINT, "130"},
-		{"SIGTERM while the kernel boots", "Linux version", unix.SIGTERM, "143"},
+		{"SIGINT while the kernel boots", "Linux version", unix.SIGINT, "130"},
+		{"SIGTERM while it finds its devices", "Serial: 8250", unix.SIGTERM, "143"},
 		{"SIGHUP while the init runs", "Run /init", unix.SIGHUP, "129"},
 	}
 	for _, tt := range tests {

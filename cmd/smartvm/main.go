@@ -57,8 +57,14 @@ func newRootCommand(s streams) *cobra.Command {
 			"  smartvm run -- uname -a              a command in a VM of its own, made for it and gone with it\n" +
 			"  smartvm run --emulate -it -- sh      a shell, where there is no KVM\n" +
 			"  smartvm doctor                       what this host can do, found out by trying",
-		Args:          rootArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args: rootArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if _, err := quotasFromEnvironment(); err != nil {
+				return &usageError{cmd, err}
+			}
+			return nil
+		},
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Version:       versionLine(),

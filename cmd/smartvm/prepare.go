@@ -27,6 +27,7 @@ type preparation struct {
 func (p *preparation) prepare(ctx context.Context, tty, dry bool, check func(*smartvm.Config) error) (err error) {
 	p.stage = stageConfigure
 	p.options.Emulate, p.options.AllowVersions, p.options.VMMArgs = p.flags.emulate, p.flags.allowVersions, p.flags.vmmArgs
+	p.options.NoJail = p.flags.noJail
 	if p.manager, err = smartvm.NewManager(p.options); err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ type restoreFlags struct {
 	paused        bool
 	count         int
 	allowVersions []string
+	noJail        bool
 	vmmArgs       []string // for tests
 }
 
@@ -53,6 +54,7 @@ func newRestoreCommand(surroundings func() host) *cobra.Command {
 	flags.BoolVar(&f.paused, "paused", false, "leave the guest standing still; smartvm resume lets it run on")
 	flags.IntVarP(&f.count, "count", "n", 1, "make so many VMs: `NUMBER`")
 	flags.StringArrayVar(&f.allowVersions, "allow-version", nil, "run this `VERSION` of Firecracker although it is known to be unsafe; can be given again")
+	flags.BoolVar(&f.noJail, "no-jail", false, noJailUsage)
 	flags.StringArrayVar(&f.vmmArgs, "vmm-arg", nil, "a further `ARGUMENT` of the VMM")
 	if err := flags.MarkHidden("vmm-arg"); err != nil {
 		panic(err) // there is no such flag: a mistake in this program
@@ -99,6 +101,7 @@ func (f *restoreFlags) restore(ctx context.Context, h host, ref string) error {
 		return failed
 	}
 	h.options.Emulate, h.options.AllowVersions, h.options.VMMArgs = snapshot.Emulated(), f.allowVersions, f.vmmArgs
+	h.options.NoJail = f.noJail
 	if !h.options.Emulate {
 		if err := smartvm.CheckKVM(ctx); err != nil {
 			return &failure{what: "this host cannot run a VM under Firecracker, of which the snapshot is", stage: stageHost, err: err}
@@ -108,6 +111,7 @@ func (f *restoreFlags) restore(ctx context.Context, h host, ref string) error {
 	if err != nil {
 		return err
 	}
+	defer h.tidy(ctx, manager)()
 	for range f.count {
 		if err := f.one(ctx, h, manager, snapshot, dir, image); err != nil {
 			return err

@@ -29,7 +29,7 @@ func (r *vmRun) detach(ctx context.Context) (err error) {
 	// Whoever asked for the VM gets its id in any case: from here on it is there.
 	r.progress.clear()
 	if _, err := fmt.Fprintln(r.out, r.vm.ID()); err != nil {
-		return fmt.Errorf("the VM %s runs, and its id could not be printed: %w", r.vm.ID(), err)
+		return &failure{what: fmt.Sprintf("the VM %s runs, and its id could not be printed", r.vm.ID()), err: err}
 	}
 	r.progress.step("booting …")
 	return awaitGuest(ctx, r.vm, r.flags.wait)
@@ -44,10 +44,11 @@ func (r *vmRun) printPlan(ctx context.Context) error {
 		r.progress.say("%s", note)
 	}
 	return writeJSON(r.out, struct {
-		ID string `json:"id"`
+		ID   string `json:"id"`
+		Name string `json:"name,omitempty"`
 		smartvm.Plan
 		Command []string `json:"command,omitempty"`
-	}{r.vm.ID(), plan, r.flags.command})
+	}{r.vm.ID(), r.flags.name, plan, r.flags.command})
 }
 
 // openConsole sends the guest's console to --console's file and, when there is no command whose output could be shown,

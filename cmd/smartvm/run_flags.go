@@ -35,6 +35,7 @@ type vmFlags struct {
 	emulate       bool
 	vmmArgs       []string // for tests
 	allowVersions []string
+	noJail        bool
 	timeout       time.Duration
 
 	policy smartvm.Restart // restart's
@@ -58,6 +59,7 @@ func (f *vmFlags) define(cmd *cobra.Command) {
 	flags.StringVar(&f.init, "init", "", "`WHO` is process 1: smartvm (default), or image: the root drive's own init")
 	flags.StringVar(&f.restart, "restart", "no", "start the VM again by this `POLICY` when it has ended by itself: no, on-failure[:N], always")
 	flags.BoolVar(&f.emulate, "emulate", false, "use the emulator: no KVM needed; slow, and no security boundary as KVM is")
+	flags.BoolVar(&f.noJail, "no-jail", false, noJailUsage)
 	flags.StringArrayVar(&f.allowVersions, "allow-version", nil, "run this `VERSION` of Firecracker although it is known to be unsafe; can be given again")
 	flags.DurationVar(&f.timeout, "timeout", 0, "end the VM after this `TIME`, such as 30s, booting included; exit code 124")
 	flags.StringArrayVar(&f.vmmArgs, "vmm-arg", nil, "a further `ARGUMENT` of the VMM")
@@ -139,3 +141,5 @@ func (f *vmFlags) check() error {
 func (f *vmFlags) creation(image string) smartvm.CreateOptions {
 	return smartvm.CreateOptions{Name: f.name, Image: image, Detached: true, Remove: f.remove, Restart: f.policy, Timeout: f.timeout}
 }
+
+const noJailUsage = "as root, run Firecracker as root and not in its jailer; a guest that breaks out of it is root on this host then"

@@ -70,6 +70,9 @@ func (r *vmRun) whole(ctx context.Context) (err error) {
 	if err := r.prepare(ctx, r.flags.tty, r.flags.dryRun, r.flags.checkCommand); err != nil {
 		return err
 	}
+	if !r.flags.dryRun {
+		defer r.tidy(ctx, r.manager)()
+	}
 	if r.flags.detach {
 		return r.detach(ctx)
 	}
@@ -133,7 +136,9 @@ func (r *vmRun) watch(ctx context.Context) error {
 
 // runCommand runs the command in the guest and returns its exit code as an error.
 func (r *vmRun) runCommand(ctx context.Context, agent *guest.Agent) error {
-	status, err := r.session().run(ctx, agent, r.command)
+	command := r.command
+	command.Main = true // our init shuts the guest down when it has ended
+	status, err := r.session().run(ctx, agent, command)
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
@@ -142,7 +147,7 @@ func (r *vmRun) runCommand(ctx context.Context, agent *guest.Agent) error {
 	case err != nil && !errors.Is(err, syscall.EPIPE):
 		return err // it did not start, or its output did not get to where it was sent
 	}
-	// Our init shuts the guest down now, which also writes its drives out.
+	// The guest shuts down now, which also writes its drives out.
 	waitCtx, cancel := context.WithTimeout(ctx, shutdownTimeout)
 	defer cancel()
 	if _, err := r.vm.Wait(waitCtx); err != nil && ctx.Err() == nil {

@@ -51,21 +51,19 @@ func newSnapshotCreateCommand(surroundings func() host) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			name := ""
+			status, err := vm.Status(ctx)
+			if err != nil {
+				return vmFailure(undone, err)
+			}
+			name := snapshotName(status, time.Now())
 			if len(args) == 2 {
 				name = args[1]
-			} else {
-				status, err := vm.Status(ctx)
-				if err != nil {
-					return vmFailure(undone, err)
-				}
-				name = snapshotName(status, time.Now())
 			}
 			h.progress.step("writing the snapshot …")
 			_, err = vm.TakeSnapshot(ctx, name, smartvm.SnapshotOptions{})
 			h.progress.clear()
 			if err != nil {
-				f := vmFailure(undone, err)
+				f := vmFailure(undone, orEnded(ctx, vm, err))
 				f.try = stateAdvice(ctx, vm, args[0])
 				return interruptedOr(ctx, f)
 			}

@@ -85,8 +85,11 @@ func awaitGuest(ctx context.Context, vm *smartvm.VM, wait string) error {
 // requireKVM refuses to start a VM of Firecracker's where that cannot work.
 func requireKVM(ctx context.Context, vm *smartvm.VM) error {
 	status, err := vm.Status(ctx)
-	if err != nil || status.VMM != "firecracker" || status.State.Live() {
-		return nil // the start says what is wrong
+	if err != nil {
+		return err
+	}
+	if status.VMM != "firecracker" || status.State.Live() {
+		return nil
 	}
 	if err := smartvm.CheckKVM(ctx); err != nil {
 		return fmt.Errorf("this host cannot run a VM under Firecracker: %w", err)

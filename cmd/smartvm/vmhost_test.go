@@ -53,14 +53,30 @@ func newVMHost(t *testing.T) *vmHost {
 // start prepares `smartvm run --emulate` with arguments behind it.
 func (h *vmHost) start(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
+	return h.smartvm(t, append([]string{"run", "--emulate"}, args...)...)
+}
+
+// smartvm prepares a command line.
+func (h *vmHost) smartvm(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
-	cmd := exec.CommandContext(ctx, h.command, append([]string{"run", "--emulate"}, args...)...)
+	cmd := exec.CommandContext(ctx, h.command, args...)
 	cmd.Env = h.env
 	// SIGTERM first: a killed smartvm could take nothing away.
 	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }
 	cmd.WaitDelay = time.Minute
 	return cmd
+}
+
+// do runs a command line that must succeed and say nothing on stderr, and returns what it printed.
+func (h *vmHost) do(t *testing.T, args ...string) string {
+	t.Helper()
+	got := finish(h.smartvm(t, args...))
+	if got.exit != "0" || got.stderr != "" {
+		t.Fatalf("smartvm %q: exit code %s\nstdout %q\nstderr %q", args, got.exit, got.stdout, got.stderr)
+	}
+	return strings.TrimSuffix(got.stdout, "\n")
 }
 
 // result is what a run came to.

@@ -51,6 +51,7 @@ func onEach(parent context.Context, h host, refs []string, call vmCall) error {
 	if err != nil {
 		return err
 	}
+	defer h.tidy(ctx, manager)()
 	results := make([]chan error, len(refs))
 	places := make(chan struct{}, vmsAtOnce)
 	var wait sync.WaitGroup

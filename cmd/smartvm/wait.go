@@ -40,23 +40,24 @@ func newWaitCommand(surroundings func() host) *cobra.Command {
 					ends[i] <- end{note, err}
 				}()
 			}
-			failed := false
+			code := 0
 			for i, ref := range args {
 				e := <-ends[i]
 				if e.err != nil && ctx.Err() != nil {
 					return interruptedOr(ctx, e.err)
 				}
 				if e.err != nil {
-					failed = true
-					vmFailure(fmt.Sprintf("%q was not waited for", shortened(ref)), e.err).print(h.progress)
+					f := vmFailure(fmt.Sprintf("%q was not waited for", shortened(ref)), e.err)
+					f.print(h.progress)
+					code = max(code, f.exitCode())
 					continue
 				}
 				if _, err := fmt.Fprintln(h.out, e.note.ExitCode()); err != nil {
 					return err
 				}
 			}
-			if failed {
-				return exitCode(exitVM)
+			if code != 0 {
+				return exitCode(code)
 			}
 			return nil
 		},

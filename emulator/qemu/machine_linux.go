@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"smartvm/emulator/machine"
+	"smartvm/internal/tsc"
 )
 
 // Options are what a machine may be told. The zero value is good.
@@ -29,13 +30,13 @@ func New(options Options) machine.Machine {
 	if options.Warn == nil {
 		options.Warn = func(string, ...any) {}
 	}
-	return &qemuMachine{options: options, clock: sampleClock(), ended: make(chan struct{})}
+	return &qemuMachine{options: options, clock: tsc.Take(), ended: make(chan struct{})}
 }
 
 // qemuMachine implements machine.Machine. It has one vm in its life.
 type qemuMachine struct {
 	options Options
-	clock   clockSample // of New: the longer ago, the better the TSC's frequency is known at Start
+	clock   tsc.Sample // of New: the longer ago, the better the TSC's frequency is known at Start
 	ended   chan struct{}
 
 	mu     sync.Mutex
@@ -86,7 +87,7 @@ func (m *qemuMachine) launch(ctx context.Context, spec machine.Spec, load bool) 
 	}
 	c := command{spec: spec, load: load, kvm: useKVM(ctx, m.options.Accel)}
 	if !c.kvm && !load {
-		if c.tscKHz, err = m.clock.tscKHz(); err != nil {
+		if c.tscKHz, err = m.clock.KHz(); err != nil {
 			return nil, err
 		}
 	}

@@ -15,11 +15,12 @@ import (
 )
 
 // The new root is put together at newRoot and then takes "/". Below an overlay, the root drive and what holds the changes
-// stay visible under /run, so that a shutdown can unmount them.
+// stay visible under /run, so that a shutdown can unmount them. /run/smartvm would be the runtime folder of a smartvm that
+// runs in the guest, which takes away what it does not know there.
 const (
 	newRoot    = "/newroot"
-	lowerDir   = "/run/smartvm/root"
-	changesDir = "/run/smartvm/overlay"
+	lowerDir   = "/run/smartvm-guest/root"
+	changesDir = "/run/smartvm-guest/overlay"
 )
 
 // enterRoot mounts the root drive, with an overlay if one is asked for, and makes it "/".

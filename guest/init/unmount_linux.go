@@ -25,7 +25,7 @@ func unmountAll() {
 			continue
 		}
 		err := unix.Mount("", m.target, "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
-		if err != nil && !strings.HasPrefix(m.target, "/run/smartvm/") { // the overlay above holds those
+		if err != nil && !strings.HasPrefix(m.target, "/run/smartvm-guest/") { // the overlay above holds those
 			say("make %s read-only: %v", m.target, err)
 		}
 	}

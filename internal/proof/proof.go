@@ -23,6 +23,7 @@ const (
 	LevelHost  = "host"  // real TAPs, namespaces, processes, mounts: root on Linux
 	LevelGuest = "guest" // a real guest kernel under the emulator: QEMU and the test image
 	LevelReal  = "real"  // a real Firecracker binary, named by SMARTVM_FIRECRACKER
+	LevelLab   = "lab"   // a throw-away host in QEMU with a KVM of its own: `make lab`
 )
 
 // Host marks the test as one that needs root on Linux.
@@ -67,6 +68,20 @@ func Firecracker(tb testing.TB) string {
 	path := os.Getenv("SMARTVM_FIRECRACKER")
 	if path == "" {
 		tb.Skip("proof: real: SMARTVM_FIRECRACKER names no binary")
+	}
+	return path
+}
+
+// Jailer marks the test as one that drives a real Firecracker in a jail, and returns the path of the jailer. It needs root.
+func Jailer(tb testing.TB) string {
+	tb.Helper()
+	Firecracker(tb)
+	path := os.Getenv("SMARTVM_JAILER")
+	if path == "" {
+		tb.Skip("proof: real: SMARTVM_JAILER names no binary")
+	}
+	if os.Geteuid() != 0 {
+		tb.Skip("proof: real: a jail needs root")
 	}
 	return path
 }

@@ -95,6 +95,10 @@ func TestTheCommandsOwnVerdictCounts(t *testing.T) {
 	}{
 		{"all is well", []string{"cat", good}, 0},
 		{"the command fails", []string{"cat", good, "testdata/missing.json"}, 1},
+		{"two commands", []string{"cat", good, "--then", "cat", good}, 0},
+		{"the second one fails", []string{"cat", good, "--then", "false"}, 1},
+		{"the first one fails", []string{"false", "--then", "cat", good}, 1},
+		{"there is no second one", []string{"cat", good, "--then"}, 2},
 		{"a test failed", []string{"cat", filepath.Join("testdata", "fails.json")}, 1},
 		{"there is no such command", []string{filepath.Join("testdata", "missing")}, 2},
 	}
@@ -133,4 +137,33 @@ func readStream(t *testing.T, name string) string {
 func lastLine(text string) string {
 	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
 	return lines[len(lines)-1]
+}
+
+func TestASkipForTheLabCountsUnlessTheLabHasAVerdict(t *testing.T) {
+	t.Parallel()
+	lines := func(pkg, test, reason, verdict string) string {
+		text := `{"Action":"run","Package":"` + pkg + `","Test":"` + test + `"}` + "\n" +
+			`{"Action":"attr","Package":"` + pkg + `","Test":"` + test + `","Key":"level","Value":"lab"}` + "\n"
+		if reason != "" {
+			text += `{"Action":"output","Package":"` + pkg + `","Test":"` + test + `","Output":"    a_test.go:1: proof: ` + reason + `\n"}` + "\n"
+		}
+		return text + `{"Action":"` + verdict + `","Package":"` + pkg + `","Test":"` + test + `"}` + "\n"
+	}
+	end := func(pkg, verdict string) string { return `{"Action":"` + verdict + `","Package":"` + pkg + `"}` + "\n" }
+	host := lines("p", "TestA", labReason, "skip") + lines("p", "TestB", labReason, "skip") + lines("p", "TestC", "host: needs root", "skip") + end("p", "pass")
+	pass := readStream(t, "good")
+	for name, c := range map[string]struct{ lab, last string }{
+		"no lab":                    {"", "5 passed, 0 failed, 3 skipped"},
+		"both ran":                  {lines("p [lab]", "TestA", "", "pass") + lines("p [lab]", "TestB", "", "pass") + end("p [lab]", "pass"), "7 passed, 0 failed, 1 skipped"},
+		"one did not":               {lines("p [lab]", "TestA", "", "pass") + end("p [lab]", "pass"), "6 passed, 0 failed, 2 skipped"},
+		"another package's":         {lines("q [lab]", "TestA", "", "pass") + end("q [lab]", "pass"), "6 passed, 0 failed, 3 skipped"},
+		"one failed":                {lines("p [lab]", "TestA", "", "fail") + end("p [lab]", "fail"), "5 passed, 1 failed, 2 skipped"},
+		"one was skipped there too": {lines("p [lab]", "TestA", "lab: no binary", "skip") + end("p [lab]", "pass"), "5 passed, 0 failed, 3 skipped"},
+		"one did not end":           {`{"Action":"run","Package":"p [lab]","Test":"TestA"}` + "\n", "5 passed, 2 failed, 2 skipped"},
+		"a skip of another reason":  {lines("p [lab]", "TestC", "", "pass") + end("p [lab]", "pass"), "6 passed, 0 failed, 3 skipped"},
+	} {
+		if _, out := judge(t, pass+host+c.lab); lastLine(out) != c.last {
+			t.Errorf("%s: %q, want %q; report:\n%s", name, lastLine(out), c.last, out)
+		}
+	}
 }

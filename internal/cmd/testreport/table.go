@@ -16,7 +16,7 @@ import (
 var proofReason = regexp.MustCompile(`(?m)^\s*\S+\.go:\d+: proof: (.+)$`)
 
 // order is how levels stand in the table; any other follows.
-var order = []string{levelUnit, "host", "guest", "real"}
+var order = []string{levelUnit, "host", "guest", "real", "lab"}
 
 // counts are the tests of one level, or of all.
 type counts struct{ passed, failed, skipped int }
@@ -38,6 +38,7 @@ type summary struct {
 	total    counts
 	skipped  map[string][]string // names of tests by reason
 	unproved []string            // tests that were skipped without a reason of package proof
+	inLab    int                 // tests that go test skipped and that ran in the lab
 	failed   []string            // tests and packages
 }
 
@@ -51,6 +52,10 @@ func (r *report) summarize() summary {
 			s.failed = append(s.failed, path+": "+p.broken)
 		}
 		for _, t := range p.leaves() {
+			if r.elsewhere(p, t) {
+				s.inLab++
+				continue
+			}
 			s.level(p.levelOf(t)).add(t.verdict)
 			s.total.add(t.verdict)
 			name := path + "." + t.name
@@ -67,6 +72,27 @@ func (r *report) summarize() summary {
 		}
 	}
 	return s
+}
+
+// The lab runs the tests of a package under the package's name and labMark. What go test says of such a test, when it
+// leaves it to the lab, is labReason (package proof).
+const (
+	labMark   = " [lab]"
+	labReason = "lab: runs in the lab (make lab)"
+)
+
+// elsewhere tells whether the skip of a test says nothing, as the same test has a verdict of the lab's, whatever it is.
+// Nothing else makes up for a skip: a test that the lab left out stays skipped.
+func (r *report) elsewhere(p *pkg, t *test) bool {
+	if t.verdict != "skip" {
+		return false
+	}
+	reason := proofReason.FindStringSubmatch(t.output.String())
+	if reason == nil || reason[1] != labReason {
+		return false
+	}
+	inLab := r.packages[p.path+labMark]
+	return inLab != nil && inLab.tests[t.name] != nil
 }
 
 func (s *summary) level(name string) *counts {
@@ -101,6 +127,9 @@ func (r *report) write(w io.Writer) {
 		writeNames(w, "skipped: "+reason, s.skipped[reason])
 	}
 	writeNames(w, "DEFECT: skipped without a reason of package proof", s.unproved)
+	if s.inLab > 0 {
+		fmt.Fprintf(w, "\nskipped by go test, and counted as what they came to in the lab: %d\n", s.inLab)
+	}
 	if r.foreign > 0 {
 		fmt.Fprintf(w, "\nDEFECT: %d lines of the stream were no test events (printed above)\n", r.foreign)
 	}

@@ -1,4 +1,4 @@
-package qemu
+package tsc
 
 // readTSC reads the time stamp counter.
 func readTSC() uint64

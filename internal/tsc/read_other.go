@@ -1,6 +1,6 @@
 //go:build !amd64
 
-package qemu
+package tsc
 
 // readTSC: only amd64 has the counter.
 func readTSC() uint64 { return 0 }

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"smartvm/internal/proof"
+)
+
+// vmmFlags are what makes `smartvm run` use the lab's VMM.
+func vmmFlags(t *testing.T) []string {
+	t.Helper()
+	if _, emulator := proof.LabVMM(t); emulator {
+		return []string{"--emulate"}
+	}
+	return nil
+}
+
+// smartvmCommand runs bin/smartvm as a user does, and returns what it printed and its exit code.
+func smartvmCommand(t *testing.T, stdin string, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), proof.Command(t), args...)
+	var out, errs bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &errs
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+func TestDoctorFindsTheLabFit(t *testing.T) {
+	proof.Lab(t)
+	out, errs, code := smartvmCommand(t, "", "doctor")
+	for _, check := range []string{"kvm", "tun", "reflink", "image", "emulator"} {
+		if !strings.Contains(out, "✓ "+check) {
+			t.Errorf("%s is not fine", check)
+		}
+	}
+	if real := os.Getenv("SMARTVM_FIRECRACKER") != ""; real != (code == 0) {
+		t.Errorf("exit code %d, with a Firecracker: %t", code, real)
+	}
+	if t.Failed() {
+		t.Logf("doctor says:\n%s%s", out, errs)
+	}
+}
+
+func TestRunInTheLabHandsOutputAndExitCodeBack(t *testing.T) {
+	flags := vmmFlags(t)
+	args := append(append([]string{"run", "-i", "-e", "GREETING=hi"}, flags...), "--", "sh", "-c", "echo $GREETING; cat; echo err >&2; uname -r >/dev/null; exit 3")
+	out, errs, code := smartvmCommand(t, "in\n", args...)
+	// A guest as slow as this one may take longer to shut down than it is given, and that is said, too.
+	if out != "hi\nin\n" || !strings.HasPrefix(errs, "err\n") || code != 3 {
+		t.Errorf("stdout %q, stderr %q, exit code %d", out, errs, code)
+	}
+	for _, dir := range []string{"/var/lib/smartvm/vms", "/run/smartvm"} {
+		entries, _ := os.ReadDir(dir)
+		for _, entry := range entries {
+			if entry.IsDir() {
+				t.Errorf("left behind: %s/%s", dir, entry.Name())
+			}
+		}
+	}
+}
