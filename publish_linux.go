@@ -64,14 +64,7 @@ func (vm *VM) publish(ctx context.Context, op string) (*held, error) {
 		return nil, vm.fail(op, InvalidConfig, err)
 	}
 	h := &held{vm: vm, folder: vm.options.folderOf(vm.key), file: &record.Record{}, rec: vm.newRecord(given)}
-	err := h.make(ctx)
-	for range asideTries {
-		if !errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		err = h.make(ctx) // gc has taken the folder away, which for a moment had no lock
-	}
-	if err != nil {
+	if err := h.make(ctx); err != nil {
 		code := InvalidState
 		if errors.Is(err, fs.ErrExist) {
 			code = VMExists
@@ -123,10 +116,7 @@ func (h *held) make(ctx context.Context) (err error) {
 		}
 	}()
 	err = hook.take(stepCreateAside, func() (err error) {
-		if aside, err = os.MkdirTemp(vms, asidePrefix); err != nil {
-			return err
-		}
-		h.lock, err = record.Create(filepath.Join(aside, lockName), "create")
+		aside, h.lock, err = makeAside(vms, asidePrefix, "create")
 		return err
 	})
 	if err != nil {
@@ -158,6 +148,24 @@ func (h *held) make(ctx context.Context) (err error) {
 		return errors.Join(err, h.vm.manager.dropName(h.rec.Name, h.vm.key))
 	}
 	return nil
+}
+
+// makeAside makes a folder in which something grows that has no name yet. As long as somebody works on it, its lock is held.
+func makeAside(parent, pattern, op string) (dir string, lock *record.Lock, err error) {
+	for range asideTries {
+		if dir, err = os.MkdirTemp(parent, pattern); err != nil {
+			return "", nil, err
+		}
+		if lock, err = record.Create(filepath.Join(dir, lockName), op); err == nil {
+			return dir, lock, nil
+		}
+		err = errors.Join(err, os.RemoveAll(dir))
+		if !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {
+			return "", nil, err
+		}
+		// gc took the lock of a folder that for a moment had none.
+	}
+	return "", nil, fmt.Errorf("%s was swept away again and again: %v", dir, err)
 }
 
 // publishAs gives the folder its name. A folder with anything in it is never replaced (rename(2), ENOTEMPTY).

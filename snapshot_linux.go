@@ -98,12 +98,23 @@ func (h *held) writeSnapshot(ctx context.Context, in *instance, dir string, opti
 	if err := vm.snapshotSpace(home, filepath.Dir(dir), int64(home.seen.MachineConfig.MemSizeMiB)<<20); err != nil {
 		return nil, failed(err)
 	}
-	aside, lock, err := makeAside(hook, dir)
+	var (
+		aside string
+		lock  *record.Lock
+	)
+	defer func() {
+		if lock != nil {
+			os.RemoveAll(aside) // renamed on success
+			lock.Release()
+		}
+	}()
+	err = hook.take(stepSnapshotAside, func() (err error) {
+		aside, lock, err = makeAside(filepath.Dir(dir), "."+filepath.Base(dir)+partialMark, "snapshot")
+		return err
+	})
 	if err != nil {
 		return nil, failed(err)
 	}
-	defer lock.Release()
-	defer os.RemoveAll(aside) // renamed on success
 	if err := hook.take(stepSnapshotState, func() error { return h.saveInto(ctx, in, home, aside, options) }); err != nil {
 		return nil, err
 	}
@@ -127,34 +138,9 @@ func (h *held) writeSnapshot(ctx context.Context, in *instance, dir string, opti
 	return snapshot, nil
 }
 
-// makeAside makes the folder in which a snapshot grows. As long as somebody works on it, its lock is held.
-func makeAside(hook stepHook, dir string) (aside string, lock *record.Lock, err error) {
-	err = hook.take(stepSnapshotAside, func() (err error) {
-		for range asideTries {
-			if aside, err = os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+partialMark); err != nil {
-				return err
-			}
-			if lock, err = record.Create(filepath.Join(aside, lockName), "snapshot"); !errors.Is(err, fs.ErrNotExist) {
-				break // else gc has taken it away, which for a moment had no lock
-			}
-		}
-		return err
-	})
-	if err != nil && aside != "" {
-		if lock != nil {
-			lock.Release()
-		}
-		err = errors.Join(err, os.RemoveAll(aside))
-	}
-	return aside, lock, err
-}
-
 // publish gives a folder its name when all that is in it is on the disk: after a power cut there is no folder of that name,
 // or a whole one. Firecracker has synced its files already; the emulator and the copies of drives have not.
 func publish(aside, dir string) error {
-	if err := os.Remove(filepath.Join(aside, lockName)); err != nil {
-		return err
-	}
 	entries, err := os.ReadDir(aside)
 	if err != nil {
 		return err
@@ -177,7 +163,8 @@ func publish(aside, dir string) error {
 	if err := atomicfile.SyncDir(filepath.Dir(dir)); err != nil {
 		return errors.Join(err, os.RemoveAll(dir))
 	}
-	return nil
+	// Not before it has its name: without the lock gc would take it for one that was never finished.
+	return os.Remove(filepath.Join(dir, lockName))
 }
 
 // saveInto has the VMM write state and memory into the folder.

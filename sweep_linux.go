@@ -69,7 +69,9 @@ type sweep struct {
 // do does something, and reports it.
 func (s *sweep) do(action SweepAction, f func() error) error {
 	if !s.options.DryRun {
-		if err := f(); err != nil {
+		if err := f(); errors.Is(err, errInUse) {
+			return nil
+		} else if err != nil {
 			return err
 		}
 	}
@@ -77,21 +79,41 @@ func (s *sweep) do(action SweepAction, f func() error) error {
 	return nil
 }
 
-// remove removes a folder or a file that is nobody's, if it still is when it is out of the way.
-func (s *sweep) remove(action SweepAction, path string, free func(path string) bool) error {
+// errInUse tells that something is somebody's after all.
+var errInUse = errors.New("in use")
+
+// remove removes a file, or a folder, that is nobody's, unless free finds that it is.
+func (s *sweep) remove(action SweepAction, path string, free func() (release func(), err error)) error {
 	action.Path = path
 	return s.do(action, func() error {
 		return s.manager.options.hook.take(stepSweepAside, func() error {
-			hidden := filepath.Join(filepath.Dir(path), hiddenPrefix+newID()[:8]+partialMark)
-			if err := os.Rename(path, hidden); err != nil {
-				return ignoreMissing(err)
+			release, err := free()
+			if err != nil {
+				return err
 			}
-			if !free(hidden) {
-				return os.Rename(hidden, path)
-			}
-			return os.RemoveAll(hidden)
+			defer release()
+			return os.RemoveAll(path)
 		})
 	})
+}
+
+// owned takes the lock of a folder in which something was made: nobody else works on it then, or begins to.
+func owned(path string) func() (func(), error) {
+	return func() (func(), error) {
+		path := filepath.Join(path, lockName)
+		lock, err := record.Try(path, "gc")
+		if errors.Is(err, fs.ErrNotExist) {
+			lock, err = record.Create(path, "gc")
+		}
+		var busy *record.BusyError
+		switch {
+		case errors.As(err, &busy), errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrNotExist):
+			return nil, errInUse
+		case lock == nil: // a disk that is full has no room for one, and is to be emptied
+			return func() {}, nil
+		}
+		return func() { _ = lock.Release() }, nil
+	}
 }
 
 func ignoreMissing(err error) error {
@@ -99,14 +121,6 @@ func ignoreMissing(err error) error {
 		return nil
 	}
 	return err
-}
-
-// unlocked tells whether nobody has the lock of this name in the folder.
-func unlocked(name string) func(path string) bool {
-	return func(path string) bool {
-		held, err := record.Held(filepath.Join(path, name))
-		return !held && err == nil
-	}
 }
 
 // leftovers removes folders that never became a VM, or are one no longer. Whoever works on one has its lock.
@@ -132,7 +146,7 @@ func (s *sweep) leftovers() error {
 			errs = append(errs, err)
 			continue
 		}
-		errs = append(errs, s.remove(SweepAction{What: what}, path, unlocked(lockName)))
+		errs = append(errs, s.remove(SweepAction{What: what}, path, owned(path)))
 	}
 	return errors.Join(errs...)
 }
@@ -232,9 +246,11 @@ func (s *sweep) runtimes() error {
 		if held, err := record.Held(filepath.Join(path, monitorName)); held || err != nil {
 			continue
 		}
-		gone := func(string) bool { // a VM of this id may have been made meanwhile
-			_, err := os.Lstat(o.folderOf(entry.Name()).data)
-			return errors.Is(err, fs.ErrNotExist)
+		gone := func() (func(), error) { // a VM of this id may have been made meanwhile
+			if _, err := os.Lstat(o.folderOf(entry.Name()).data); !errors.Is(err, fs.ErrNotExist) {
+				return nil, errInUse
+			}
+			return func() {}, nil
 		}
 		errs = append(errs, s.remove(SweepAction{What: "removed the sockets of a VM that is gone"}, path, gone))
 	}
@@ -269,7 +285,7 @@ func (s *sweep) names(ctx context.Context) error {
 			continue
 		}
 		if _, ok := m.nameOwner(entry.Name()); !ok {
-			errs = append(errs, s.remove(SweepAction{What: fmt.Sprintf("freed the name %q", entry.Name())}, filepath.Join(dir, entry.Name()), func(string) bool { return true }))
+			errs = append(errs, s.remove(SweepAction{What: fmt.Sprintf("freed the name %q", entry.Name())}, filepath.Join(dir, entry.Name()), func() (func(), error) { return func() {}, nil }))
 		}
 	}
 	looks, err := m.looks()
@@ -306,7 +322,7 @@ func (s *sweep) snapshots() error {
 		if held, err := record.Held(filepath.Join(path, lockName)); held || err != nil {
 			continue
 		}
-		errs = append(errs, s.remove(SweepAction{What: "removed a snapshot that was not finished"}, path, unlocked(lockName)))
+		errs = append(errs, s.remove(SweepAction{What: "removed a snapshot that was not finished"}, path, owned(path)))
 	}
 	return errors.Join(errs...)
 }
