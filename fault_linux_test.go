@@ -144,6 +144,9 @@ func (r *row) actorDies(t *testing.T, id string, f fault) {
 	if want == PhaseExited && endedUntold(f) {
 		want = r.exitedOrKilled(t, id)
 	}
+	if r.alone && f.Step == stepMonitorSpawn && f.After && r.house.list(t)[id] == PhaseRunning {
+		want = PhaseRunning // the monitor is in this process, and the start went on beside it
+	}
 	r.wantPhase(t, id, want)
 	r.order(t, id, want)
 }

@@ -108,7 +108,7 @@ func (m *Manager) RemoveSnapshot(ctx context.Context, name string) error {
 			return &Error{Code: InvalidState, Op: op, VM: l.rec.ID, Err: fmt.Errorf("the snapshot %q is the memory of this VM, which runs; stop the VM first", name)}
 		}
 	}
-	hidden := filepath.Join(m.snapshotsDir(), "."+name+partialMark+newID()[:8])
+	hidden := filepath.Join(m.snapshotsDir(), hiddenPrefix+name+partialMark+newID()[:8])
 	if err := os.Rename(dir, hidden); err != nil {
 		return &Error{Code: InvalidState, Op: op, Err: err}
 	}

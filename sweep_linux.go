@@ -100,10 +100,13 @@ func (s *sweep) remove(action SweepAction, path string, free func() (release fun
 // owned takes the lock of a folder in which something was made: nobody else works on it then, or begins to.
 func owned(path string) func() (func(), error) {
 	return func() (func(), error) {
-		path := filepath.Join(path, lockName)
-		lock, err := record.Try(path, "gc")
+		lockPath := filepath.Join(path, lockName)
+		lock, err := record.Try(lockPath, "gc")
 		if errors.Is(err, fs.ErrNotExist) {
-			lock, err = record.Create(path, "gc")
+			if strings.HasPrefix(filepath.Base(path), hiddenPrefix) { // nothing begins here, and whoever removes it may do so, too
+				return func() {}, nil
+			}
+			lock, err = record.Create(lockPath, "gc")
 		}
 		var busy *record.BusyError
 		switch {
