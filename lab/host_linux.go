@@ -38,7 +38,7 @@ type Options struct {
 	Dir      string // what is kept, and what a run leaves to look at: build/lab
 	Bundle   string // the folder of the default image: build/image
 	Packages string // a cache of Debian's packages: build/data/packages
-	CPUs     int
+	CPUs     int    // 1 is the one that is safe under TCG
 	// Limit bounds the host's whole life.
 	Limit time.Duration
 	// Payload is what the host gets, by path below lab.Payload: files and folders of this machine; "" is an empty folder.
