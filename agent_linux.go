@@ -68,14 +68,73 @@ func (vm *VM) Agent(ctx context.Context) (*guest.Agent, error) {
 	return nil, vm.fail(op, GuestUnreachable, err)
 }
 
+// AwaitCommand returns when the guest runs the VM's own command. A command that it cannot run is a *CommandError; a VM that
+// ends before is VMMExited, one without a command InvalidConfig. Only ctx bounds the wait (GuestUnreachable).
+func (vm *VM) AwaitCommand(ctx context.Context) error {
+	const op = "await command"
+	look := vm.look()
+	if look.rec.Command == nil {
+		return vm.fail(op, InvalidConfig, errors.New("the VM has no command of its own"))
+	}
+	in, err := vm.attach(look.rec, look.jour)
+	if err == nil {
+		err = awaitMark(ctx, look, in, commandName, func() bool { return false })
+	}
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return vm.fail(op, GuestUnreachable, fmt.Errorf("the command did not start: %w", context.Cause(ctx)))
+	}
+	instance := look.rec.Instance
+	note := noteOf(ctx, look.folder, instance)
+	switch exit := note.Command; {
+	case exit != nil && exit.Code >= 0 && exit.Error != "":
+		return vm.fail(op, VMMExited, &CommandError{Exit: *exit})
+	case exit != nil && exit.Code >= 0:
+		return nil // it has come and gone
+	}
+	return vm.fail(op, VMMExited, note.cause())
+}
+
+// CommandError is a command that the guest could not run.
+type CommandError struct{ Exit CommandExit }
+
+func (e *CommandError) Error() string { return e.Exit.Error }
+
+// NoteCommand notes how the VM's command ended, for whoever ran it in the monitor's place, once the VM has ended. A VM that
+// was started again, or removed, is left alone.
+func (vm *VM) NoteCommand(ctx context.Context, exit CommandExit) error {
+	instance := vm.look().rec.Instance
+	h, ok, err := vm.existing(ctx, "note command")
+	if !ok || err != nil {
+		return err
+	}
+	defer h.release()
+	note, err := readExit(h.folder)
+	if err != nil || note == nil || note.Instance != instance || h.rec.Instance != instance {
+		return vm.wrap("note command", err)
+	}
+	note.Command = &exit
+	return vm.wrap("note command", writeExit(h.folder, *note))
+}
+
 // awaitReady waits until the guest is known to be up.
 func awaitReady(ctx context.Context, l look, in *instance) error {
-	ready := filepath.Join(l.folder.runtime, readyName)
-	isReady := func() bool {
-		_, err := os.Lstat(ready)
+	return awaitMark(ctx, l, in, readyName, func() bool {
+		held, _ := record.Held(filepath.Join(l.folder.runtime, monitorName))
+		return !held && greet(ctx, l) == nil
+	})
+}
+
+// awaitMark waits for a mark of the monitor's; once in a while it asks whether it is true without one.
+func awaitMark(ctx context.Context, l look, in *instance, name string, isTrue func() bool) error {
+	mark := filepath.Join(l.folder.runtime, name)
+	isThere := func() bool {
+		_, err := os.Lstat(mark)
 		return err == nil
 	}
-	if isReady() {
+	if isThere() {
 		return nil
 	}
 	watch, err := filewatch.New(l.folder.runtime)
@@ -88,13 +147,13 @@ func awaitReady(ctx context.Context, l look, in *instance) error {
 	defer watch.Close()
 	ask := time.NewTicker(pingEvery)
 	defer ask.Stop()
-	for !isReady() {
+	for !isThere() {
 		select {
 		case <-watch.Changed():
 		case <-in.process.Done():
 			return errVMMGone
 		case <-ask.C:
-			if held, _ := record.Held(filepath.Join(l.folder.runtime, monitorName)); !held && greet(ctx, l) == nil {
+			if isTrue() {
 				return nil
 			}
 		case <-ctx.Done():

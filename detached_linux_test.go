@@ -174,6 +174,10 @@ func TestACommandThatTheGuestDoesNotHaveEndsTheVMAndSaysSo(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
 	defer cancel()
+	var refused *CommandError
+	if err := vm.AwaitCommand(ctx); !errors.As(err, &refused) || refused.Exit.Code != 127 {
+		t.Errorf("the command started: %v", err)
+	}
 	note, err := vm.WaitEnd(ctx)
 	if err != nil || note.ExitCode() != 127 || note.Command == nil || !strings.Contains(note.Command.Error, "no-such-program") {
 		t.Errorf("the end is %+v, %+v, %v", note, note.Command, err)
@@ -191,6 +195,9 @@ func TestAStopGivesTheCommandTimeToEnd(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
 	defer cancel()
+	if err := vm.AwaitCommand(ctx); err != nil {
+		t.Fatal(err)
+	}
 	awaitLog(ctx, t, vm, "ready")
 	if err := vm.Stop(ctx); err != nil {
 		t.Fatal(err)
@@ -276,5 +283,42 @@ func TestAVMWithoutTimeIsEnded(t *testing.T) {
 	note, err := vm.WaitEnd(ctx)
 	if err != nil || note.By != byTimeout || note.ExitCode() != 124 {
 		t.Errorf("the end is %+v, %v", note, err)
+	}
+}
+
+func TestACommandThatItsCallerRanIsNotedAndRunsAgainWithTheNextStart(t *testing.T) {
+	t.Parallel()
+	m, config := detachedManager(t)
+	vm, err := m.Create(t.Context(), config, CreateOptions{Attached: true, Keep: true, CommandByCaller: true, Command: &Command{Args: []string{"sh", "-c", "echo by itself; exit 4"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := vm.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
+	defer cancel()
+	agentOf(t, vm)
+	if err := vm.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := vm.NoteCommand(ctx, CommandExit{Code: 9}); err != nil {
+		t.Fatal(err)
+	}
+	if status, err := vm.Status(ctx); err != nil || status.ExitCode == nil || *status.ExitCode != 9 {
+		t.Errorf("status %+v, %v", status, err)
+	}
+	later, err := anotherManager(t, m).VM(vm.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := later.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if note, err := later.WaitEnd(ctx); err != nil || note.Command == nil || note.Command.Code != 4 {
+		t.Errorf("the end is %+v, %v", note.Command, err)
+	}
+	if err := later.Remove(ctx, true); err != nil {
+		t.Error(err)
 	}
 }

@@ -34,6 +34,9 @@ type CreateOptions struct {
 	// Command is what the guest lives for: it is started as soon as the guest is up, whoever is there then, and the VM ends
 	// with it. Its output goes to the log "agent". Default: none.
 	Command *Command
+	// CommandByCaller says that whoever makes the VM runs its command in this manager's starts, with streams of its own, and
+	// tells how it ended by VM.NoteCommand. Later starts run it as any other.
+	CommandByCaller bool
 	// Timeout ends the VM so long after each start. Default: never.
 	Timeout time.Duration
 }

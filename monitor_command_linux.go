@@ -83,12 +83,12 @@ func (w *commandWatch) tell(exit CommandExit) {
 	}
 }
 
-// start has the guest run the command. When it cannot, the guest has nothing to live for.
-func (w *commandWatch) start(agent *guest.Agent, command Command) {
+// start has the guest run the command, and tells whether it does. When it cannot, the guest has nothing to live for.
+func (w *commandWatch) start(agent *guest.Agent, command Command) bool {
 	ctx := context.Background()
 	_, err := agent.StartDetached(ctx, guest.Command{Args: command.Args, Env: command.Env, Dir: command.Dir, User: command.User, Main: true})
 	if err == nil {
-		return
+		return true
 	}
 	exit := CommandExit{Code: 125, Error: printableText(err.Error())}
 	var refused *guest.StartError
@@ -97,6 +97,7 @@ func (w *commandWatch) start(agent *guest.Agent, command Command) {
 	}
 	w.tell(exit)
 	_ = agent.Shutdown(ctx) // a guest that does not obey runs on, and its status tells why
+	return false
 }
 
 // status is what is known of the command once the VM has ended. The status may still be on its way then.

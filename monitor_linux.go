@@ -330,11 +330,20 @@ func (m *monitor) shutDown() {
 
 // guestIsUp leaves word that the guest's agent has answered, and starts the VM's command.
 func (m *monitor) guestIsUp() {
-	if file, err := os.OpenFile(filepath.Join(m.spec.Runtime, readyName), os.O_CREATE|os.O_WRONLY, 0o600); err == nil {
-		file.Close()
-	}
+	m.mark(readyName)
 	if m.spec.Command != nil && !m.spec.Restored {
-		go m.command.start(m.guest.agent, *m.spec.Command)
+		go func() {
+			if m.command.start(m.guest.agent, *m.spec.Command) {
+				m.mark(commandName)
+			}
+		}()
+	}
+}
+
+// mark leaves word for others, who wait for the file.
+func (m *monitor) mark(name string) {
+	if file, err := os.OpenFile(filepath.Join(m.spec.Runtime, name), os.O_CREATE|os.O_WRONLY, 0o600); err == nil {
+		file.Close()
 	}
 }
 

@@ -94,6 +94,7 @@ const (
 	journalName = "journal.json"
 	monitorName = "monitor" // locked by the monitor until the end of the VMM is noted
 	readyName   = "ready"   // there once the guest's agent has answered
+	commandName = "command" // there once the VM's command runs
 )
 
 // held is a VM under its lock: what may be changed.

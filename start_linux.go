@@ -278,6 +278,9 @@ func (h *held) spawn(ctx context.Context, link *monitorLink, home *home, binary 
 		Guest: home.seen.Guest != nil, Restored: home.restored != "", Command: h.rec.Command, Timeout: h.rec.Timeout,
 		Attached: vm.create.Attached, Settle: vm.options.Settle, SettleEnv: vm.options.settleEnv(h.rec),
 	}
+	if vm.create.CommandByCaller {
+		spec.Command = nil
+	}
 	if v := home.onHost.Vsock; v != nil {
 		spec.Vsock = v.UDSPath
 	}

@@ -17,6 +17,11 @@ const (
 	tailSize     = 16 << 10 // bytes that a console keeps for diagnostics
 	pipeCapacity = 1 << 20  // most that is read at the end: a pipe holds no more, unless root made it
 
+	// A guest prints byte by byte. After a read that brought hardly anything, the next waits so long for more: a process
+	// that woke for each byte would take a CPU from the guest whenever that talks.
+	gather      = 2 * time.Millisecond
+	gatherBelow = 1 << 10 // bytes
+
 	settleTimeout = 200 * time.Millisecond // for the last output of a VMM that has ended to be drained
 )
 
@@ -32,6 +37,7 @@ type Console struct {
 	raw    syscall.RawConn // of reader
 
 	drained  chan struct{} // closed when the copying has ended; nil before Drain
+	closing  chan struct{} // closed when Close begins
 	progress chan struct{} // gets a token after a read
 	close    sync.Once
 	closed   error
@@ -46,7 +52,7 @@ func NewConsole(path string) (*Console, error) {
 	if err := unix.Mkfifo(path, 0o600); err != nil {
 		return nil, &os.PathError{Op: "mkfifo", Path: path, Err: err}
 	}
-	c := &Console{path: path, progress: make(chan struct{}, 1)}
+	c := &Console{path: path, progress: make(chan struct{}, 1), closing: make(chan struct{})}
 	if err := c.open(); err != nil {
 		c.Close()
 		return nil, err
@@ -79,12 +85,21 @@ func (c *Console) Drain(w io.Writer) {
 	go func() {
 		defer close(c.drained)
 		buf := make([]byte, 32<<10)
+		more := time.NewTimer(gather)
+		defer more.Stop()
 		for {
 			n, err := c.read(buf, c.raw.Read)
 			if err != nil {
 				break // Close set a deadline
 			}
 			c.pass(w, buf[:n])
+			if n < gatherBelow {
+				more.Reset(gather)
+				select {
+				case <-more.C:
+				case <-c.closing:
+				}
+			}
 		}
 		// What is left, without waiting; bounded, as a VMM that is still there may write on and on.
 		once := func(f func(uintptr) bool) error { return c.raw.Control(func(fd uintptr) { f(fd) }) }
@@ -110,6 +125,7 @@ func (c *Console) Tail() []byte {
 // Drain's w that is under way. Safe to call more than once.
 func (c *Console) Close() error {
 	c.close.Do(func() {
+		close(c.closing)
 		if c.drained != nil {
 			c.reader.SetReadDeadline(time.Unix(1, 0))
 			<-c.drained

@@ -92,8 +92,14 @@ func (p *preparation) useImage(ctx context.Context, dry bool) error {
 // detached creates the VM for a life of its own.
 func (p *preparation) detached(ctx context.Context) (*smartvm.VM, error) {
 	options := p.flags.creation(p.image)
-	if len(p.flags.command) > 0 {
-		options.Command = &smartvm.Command{Args: p.command.Args, Env: p.command.Env, Dir: p.command.Dir, User: p.command.User}
-	}
+	options.Command = p.ownCommand()
 	return p.manager.Create(ctx, *p.config, options)
+}
+
+// ownCommand is the command that the VM itself lives for; nil without one.
+func (p *preparation) ownCommand() *smartvm.Command {
+	if len(p.flags.command) == 0 {
+		return nil
+	}
+	return &smartvm.Command{Args: p.command.Args, Env: p.command.Env, Dir: p.command.Dir, User: p.command.User}
 }

@@ -32,7 +32,18 @@ func (r *vmRun) detach(ctx context.Context) (err error) {
 		return &failure{what: fmt.Sprintf("the VM %s runs, and its id could not be printed", r.vm.ID()), err: err}
 	}
 	r.progress.step("booting …")
-	return awaitGuest(ctx, r.vm, r.flags.wait)
+	if err := awaitGuest(ctx, r.vm, r.flags.wait); err != nil || len(r.flags.command) == 0 || r.flags.wait == waitNone {
+		return err
+	}
+	r.stage = stageCommand
+	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, fmt.Errorf("it was not started within %v", bootTimeout))
+	defer cancel()
+	err = r.vm.AwaitCommand(ctx)
+	var refused *smartvm.CommandError
+	if errors.As(err, &refused) {
+		return &failure{what: fmt.Sprintf("%q was not started in the guest", r.flags.command[0]), stage: r.stage, err: refused, code: refused.Exit.ExitCode()}
+	}
+	return err
 }
 
 func (r *vmRun) printPlan(ctx context.Context) error {

@@ -77,6 +77,9 @@ func (r *vmRun) whole(ctx context.Context) (err error) {
 		return r.detach(ctx)
 	}
 	options := smartvm.CreateOptions{Name: r.flags.name, Image: r.image, Attached: true, Remove: r.flags.remove, Keep: !r.flags.remove}
+	if options.Keep {
+		options.Command, options.CommandByCaller = r.ownCommand(), true // for later starts
+	}
 	if r.vm, err = r.manager.Create(ctx, *r.config, options); err != nil {
 		return err
 	}
@@ -152,6 +155,11 @@ func (r *vmRun) runCommand(ctx context.Context, agent *guest.Agent) error {
 	defer cancel()
 	if _, err := r.vm.Wait(waitCtx); err != nil && ctx.Err() == nil {
 		r.options.Logger.Warn("the guest did not shut down by itself", "error", err)
+	}
+	if !r.flags.remove {
+		if err := r.vm.NoteCommand(context.WithoutCancel(ctx), smartvm.CommandExit{Code: status.Code, Signal: status.Signal}); err != nil {
+			r.options.Logger.Warn("how the command ended could not be noted", "error", err)
+		}
 	}
 	if code := status.ExitCode(); code != 0 {
 		return exitCode(code)
