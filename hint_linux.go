@@ -43,7 +43,7 @@ func consoleHint(tail []byte) string {
 func panicLine(tail []byte) string {
 	for line := range lines(tail) {
 		if at := strings.Index(line, "Kernel panic"); at >= 0 {
-			return clip(printableText(line[at:]))
+			return clip(strings.TrimSpace(printableText(line[at:])))
 		}
 	}
 	return ""

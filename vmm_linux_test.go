@@ -162,3 +162,6 @@ func wantCode(tb testing.TB, err error, want Code) {
 		tb.Fatalf("error %v, want code %s", err, want)
 	}
 }
+
+// supervisorForTests is the command's supervisor.
+func supervisorForTests(tb testing.TB) []string { return []string{proof.Command(tb), "supervise"} }
