@@ -24,7 +24,7 @@ const (
 	greetInterval = 20 * time.Millisecond
 )
 
-// maxGreetings is how many connections a guest may have open by which it says that it is up. It needs one.
+// maxGreetings is how many connections a guest may have open to one port of the host. It needs one.
 const maxGreetings = 8
 
 // defaultGuestCID is the guest's vsock address where the configuration gives none: the first that is a guest's. Every VM
@@ -205,18 +205,28 @@ func listenForGuest(vsockPath string, restored bool) (*guestLink, error) {
 	return link, nil
 }
 
-// accept takes connections until the listener is closed. Only a proper hello counts; whatever else the guest sends is
-// dropped. A connection that stays silent does not keep the others waiting, but there are only so many at a time.
+// accept takes greetings. Only a proper hello counts; whatever else the guest sends is dropped.
 //
 // In the emulator a restored guest says that it is up once more. Its agent is not handed out for that: until it was
 // greeted its clock is wrong, and it draws the same random numbers as every other guest of the snapshot.
 func (l *guestLink) accept() {
-	places := make(chan struct{}, maxGreetings)
-	var greetings sync.WaitGroup
 	defer close(l.idle)
-	defer greetings.Wait()
+	serveGuest(l.listener, func(conn net.Conn) {
+		if _, err := guest.ReadUp(context.Background(), conn); err == nil && !l.restored {
+			l.answered.Do(func() { close(l.up) })
+		}
+	})
+}
+
+// serveGuest has every connection dealt with that the guest opens to a port of the host, and returns when the listener is
+// closed and the last is through. A connection that stays silent does not keep the others waiting, but a guest may open as
+// many as it likes, so there are only so many at a time.
+func serveGuest(listener net.Listener, serve func(net.Conn)) {
+	places := make(chan struct{}, maxGreetings)
+	var connections sync.WaitGroup
+	defer connections.Wait()
 	for {
-		conn, err := l.listener.Accept()
+		conn, err := listener.Accept()
 		if err != nil {
 			return
 		}
@@ -226,11 +236,9 @@ func (l *guestLink) accept() {
 			conn.Close()
 			continue
 		}
-		greetings.Go(func() {
+		connections.Go(func() {
 			defer func() { <-places }()
-			if _, err := guest.ReadUp(context.Background(), conn); err == nil && !l.restored {
-				l.answered.Do(func() { close(l.up) })
-			}
+			serve(conn)
 		})
 	}
 }

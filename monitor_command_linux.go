@@ -34,30 +34,8 @@ func (m *monitor) watchCommand() (*commandWatch, error) {
 	if m.spec.Command != nil {
 		w.exit = &CommandExit{Code: -1, Error: "the VM ended before the command did"}
 	}
-	w.wait.Go(w.accept)
+	w.wait.Go(func() { serveGuest(listener, w.serve) })
 	return w, nil
-}
-
-// accept takes connections until the listener is closed. The guest has one command and needs one connection; it may open
-// as many silent ones as it likes, so there are only so many at a time.
-func (w *commandWatch) accept() {
-	places := make(chan struct{}, maxGreetings)
-	for {
-		conn, err := w.listener.Accept()
-		if err != nil {
-			return
-		}
-		select {
-		case places <- struct{}{}:
-		default:
-			conn.Close()
-			continue
-		}
-		w.wait.Go(func() {
-			defer func() { <-places }()
-			w.serve(conn)
-		})
-	}
 }
 
 // serve takes what one connection brings. A connection that broke is followed by another.
