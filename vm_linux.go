@@ -66,20 +66,21 @@ func newVM(m *Manager, config Config, create CreateOptions) *VM {
 func adopt(m *Manager, rec vmRecord) *VM {
 	vm := newVM(m, rec.Config, CreateOptions{})
 	vm.published = true
-	vm.take(rec)
-	return vm
-}
-
-// take has the handle follow the record: how a VM's VMM is run is the VM's own, whoever calls.
-func (vm *VM) take(rec vmRecord) {
-	vm.mu.Lock()
-	defer vm.mu.Unlock()
+	// How a VM's VMM is run is the VM's own, whoever calls, and stays what it was when the VM was made.
 	o := &vm.options
 	o.Arch, o.Emulate, o.VMMArgs, o.AllowVersions = rec.VMM.Arch, rec.VMM.Emulate, rec.VMM.Args, rec.VMM.AllowVersions
 	o.WritableDrivesInPlace = rec.VMM.WritableDrivesInPlace
 	if rec.VMM.ShutdownTimeout > 0 {
 		o.ShutdownTimeout = rec.VMM.ShutdownTimeout
 	}
+	vm.take(rec)
+	return vm
+}
+
+// take has the handle follow the record.
+func (vm *VM) take(rec vmRecord) {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
 	if rec.Home != nil {
 		vm.config = *rec.Home.OnHost.clone()
 	}
