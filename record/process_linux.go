@@ -23,6 +23,9 @@ type Process struct {
 	// /proc/<pid>/stat, proc_pid_stat(5). It stays over execve(2).
 	Start uint64 `json:"start"`
 	Boot  string `json:"boot"` // as of [BootID]
+	// Space is the PID namespace in which the number counts (pid_namespaces(7)), "pid:[4026531836]"; "" is this one, whichever
+	// that is. Two containers that share a folder do not share their numbers.
+	Space string `json:"space,omitempty"`
 }
 
 // Identify returns what makes a process unique, also one that has ended but was not waited for. When there is none of this
@@ -36,16 +39,33 @@ func Identify(pid int) (Process, error) {
 	if err != nil {
 		return Process{}, err
 	}
-	return Process{PID: pid, Start: s.start, Boot: boot}, nil
+	return Process{PID: pid, Start: s.start, Boot: boot, Space: pidSpace()}, nil
+}
+
+// pidSpace is the PID namespace of this process; "" where /proc does not tell.
+var pidSpace = sync.OnceValue(func() string {
+	space, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return ""
+	}
+	return space
+})
+
+// foreign tells whether the process's number is of another PID namespace: nothing can be said of it here.
+func (p Process) foreign() bool {
+	return p.Space != "" && pidSpace() != "" && p.Space != pidSpace()
 }
 
 // Alive tells whether the process runs: the boot and the start are the same, and it is neither a zombie (Z) nor dead (X).
-// Where /proc cannot tell, it counts as alive: one may wait for a dead process in vain, but must not clean up after a
+// Where /proc cannot tell, and in another PID namespace, it counts as alive: one may wait for a dead process in vain, but must not clean up after a
 // living one.
 func (p Process) Alive() bool {
 	boot, err := BootID()
 	if p.PID <= 0 || p.Boot == "" || err == nil && boot != p.Boot {
 		return false
+	}
+	if p.foreign() {
+		return true
 	}
 	s, err := readStat(p.PID)
 	if err != nil {
@@ -89,6 +109,9 @@ func (p Process) kill(ctx context.Context) error {
 	}
 	if p.PID <= 0 {
 		return errors.New("no process has such a number")
+	}
+	if p.foreign() {
+		return fmt.Errorf("it is in another PID namespace (%s): act on it from there", p.Space)
 	}
 	// The order is what keeps strangers safe. First the pidfd, which stays with whoever has the number now. Then the start:
 	// if it is the right one, then the process has had its number from before the pidfd until now, so the pidfd is its.

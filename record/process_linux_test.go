@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -197,4 +198,20 @@ func TestToAwaitAnEndObeysTheContext(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	child.finish()
+}
+
+func TestAProcessOfAnotherPIDNamespaceCountsAsAliveAndIsNeverKilled(t *testing.T) {
+	t.Parallel()
+	p, err := Identify(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Space = "pid:[1]"
+	p.Start++ // here, it would be a stranger
+	if !p.Alive() {
+		t.Error("it counts as dead")
+	}
+	if err := p.Kill(t.Context()); err == nil || !strings.Contains(err.Error(), "namespace") {
+		t.Errorf("kill: %v", err)
+	}
 }
