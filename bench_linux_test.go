@@ -39,6 +39,43 @@ func BenchmarkVMStartNull(b *testing.B) {
 	inMemoryAndOnDisk(b, func(b *testing.B) { benchmarkStart(b, vmms()[0].options(b)) })
 }
 
+// BenchmarkVMStartJailed starts a VM in a real Firecracker in its jail, beside a bare loop that runs the jailer. Target: 1.05.
+func BenchmarkVMStartJailed(b *testing.B) {
+	options := Options{FirecrackerBinary: proof.Firecracker(b), JailerBinary: proof.Jailer(b)}
+	inMemoryAndOnDisk(b, func(b *testing.B) {
+		m := newTestManager(b, options)
+		config := smallConfig(b)
+		dir := b.TempDir()
+		chroot := filepath.Join(dir, "firecracker", "bare", "root")
+		bare := func() func() {
+			if err := os.MkdirAll(filepath.Join(chroot, "run"), 0o700); err != nil {
+				b.Fatal(err)
+			}
+			if err := os.Link(config.BootSource.KernelImagePath, filepath.Join(chroot, "kernel")); err != nil {
+				b.Fatal(err)
+			}
+			vmm := proof.StartJailedVMM(b, chroot, "run/fc.sock", options.JailerBinary, "--id", "bare", "--exec-file", options.FirecrackerBinary,
+				"--uid", "1234567", "--gid", "1234567", "--chroot-base-dir", dir, "--cgroup-version", "2", "--")
+			vmm.Put(b, "/machine-config", firecracker.MachineConfig{VCPUCount: 1, MemSizeMiB: 128})
+			vmm.Put(b, "/boot-source", firecracker.BootSource{KernelImagePath: "kernel", BootArgs: defaultBootArgs})
+			vmm.Put(b, "/actions", map[string]string{"action_type": "InstanceStart"})
+			return func() {
+				vmm.Kill()
+				if err := os.RemoveAll(filepath.Join(dir, "firecracker")); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+		if err := os.Chmod(config.BootSource.KernelImagePath, 0o644); err != nil {
+			b.Fatal(err)
+		}
+		proof.Pairs(b, func() func() {
+			vm := start(b, m, config)
+			return func() { discard(b, m, vm) }
+		}, bare)
+	})
+}
+
 // BenchmarkVMStartDetached starts a VM on the null machine that outlives its starter: folder, record, supervisor and all.
 // Target: 1.5.
 func BenchmarkVMStartDetached(b *testing.B) {

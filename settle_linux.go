@@ -82,7 +82,7 @@ func (h *held) endProcesses(ctx context.Context) error {
 		}
 	}
 	if h.jour.VMM.PID != 0 {
-		return nil
+		return h.awaitEmulated(ctx)
 	}
 	// Spawned, perhaps, and never noted. It is looked for among all processes, which takes its time with many.
 	inside, err := record.ProcessesIn(h.folder.work)
@@ -101,9 +101,44 @@ func (h *held) endProcesses(ctx context.Context) error {
 	return nil
 }
 
+// awaitEmulated waits for the QEMU of an emulator that was killed. The kernel ends it, too, but a moment later, in which it
+// may still write into the VM's folder.
+func (h *held) awaitEmulated(ctx context.Context) error {
+	if !h.rec.VMM.Emulate {
+		return nil
+	}
+	inside, err := record.ProcessesIn(h.folder.work)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, noteLimit)
+	defer cancel()
+	for _, p := range inside {
+		if executableOf(p.PID) != emulatorBackEnd {
+			continue
+		}
+		if err := p.Kill(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// emulatorBackEnd is the name of the program behind the emulator, which only starts it for itself.
+const emulatorBackEnd = "qemu-system-x86_64"
+
+// executableOf returns the base name of the program that a process runs; "" when that cannot be told.
+func executableOf(pid int) string {
+	path, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "exe"))
+	if err != nil {
+		return ""
+	}
+	return filepath.Base(path)
+}
+
 // isVMM tells whether a process was started as the VMM of the VM with this key.
 func isVMM(pid int, key string) bool {
-	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+	text, err := commandLine(pid)
 	if err != nil {
 		return false
 	}
@@ -114,6 +149,22 @@ func isVMM(pid int, key string) bool {
 		}
 	}
 	return false
+}
+
+// commandLine returns a process's arguments, each with a NUL behind it. A process in the middle of execve(2) has none for a
+// moment, in which it is no longer what started it and not yet known for what it is.
+func commandLine(pid int) (text []byte, err error) {
+	const tries = 1000
+	again := time.NewTicker(time.Millisecond)
+	defer again.Stop()
+	for range tries {
+		text, err = os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+		if err != nil || len(text) > 0 {
+			break
+		}
+		<-again.C
+	}
+	return text, err
 }
 
 // awaitMonitor waits until the monitor has noted the end of its VMM, or is gone.

@@ -67,12 +67,18 @@ func (o Options) vmmEnv() []string {
 }
 
 // logArgs has the VMM write its own log to the monitor, unless the user has it elsewhere: on its standard output, where it
-// goes by default, it would stand between what the guest prints.
+// goes by default, it would stand between what the guest prints. It tells of every request by default, which nobody asked for.
 func (o Options) logArgs(c *Config) []string {
-	if c.Logger != nil || slices.Contains(o.VMMArgs, "--log-path") {
+	if c.Logger != nil {
 		return nil
 	}
-	return []string{"--log-path", vmmFIFO}
+	var args []string
+	for _, arg := range [][]string{{"--log-path", vmmFIFO}, {"--level", "Warning"}} {
+		if !slices.Contains(o.VMMArgs, arg[0]) {
+			args = append(args, arg...)
+		}
+	}
+	return args
 }
 
 // settleEnv is the environment of the program that settles a VM.

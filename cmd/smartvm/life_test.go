@@ -214,7 +214,7 @@ func (h *vmHost) endOfWeb(t *testing.T) {
 func TestANamedForegroundVMStaysWithItsDisk(t *testing.T) {
 	h := newVMHost(t)
 	finish(h.start(t, "--name", "job", "--disk", "16MiB", "--", "sh", "-c",
-		"mount /dev/vda /mnt && echo kept >/mnt/file; umount /mnt; exit 4")).want(t, "4", "", "")
+		"mount /dev/vda /mnt && cat /mnt/file 2>/dev/null; echo kept >/mnt/file; umount /mnt; exit 4")).want(t, "4", "", "")
 	if got := h.do(t, "ps", "-a", "--format", "{{.Name}} {{.Phase}} {{.Monitor}}"); got != "job exited " {
 		t.Errorf("ps -a: %q", got)
 	}
@@ -222,8 +222,11 @@ func TestANamedForegroundVMStaysWithItsDisk(t *testing.T) {
 		t.Errorf("gc: %q", got)
 	}
 	finish(h.start(t, "--name", "job", "--", "true")).want(t, "125", "", "there is such a VM already")
-	h.do(t, "start", "job")
-	if got := h.do(t, "exec", "job", "--", "sh", "-c", "mount /dev/vda /mnt && cat /mnt/file"); got != "kept" {
+	h.do(t, "start", "job") // which runs the command again
+	if got := h.do(t, "wait", "job"); got != "4" {
+		t.Errorf("the second run ended with %q", got)
+	}
+	if got := h.do(t, "logs", "job"); got != "kept" {
 		t.Errorf("on the disk: %q", got)
 	}
 	h.do(t, "rm", "-f", "job")

@@ -58,8 +58,18 @@ type BareVMM struct {
 // StartBareVMM runs the binary in dir and waits for its API socket, a path relative to dir, as hard as it can.
 func StartBareVMM(b *testing.B, dir, socket, binary string, args ...string) *BareVMM {
 	b.Helper()
-	vmm := &BareVMM{socket: filepath.Join(dir, socket)}
-	vmm.command = exec.Command(binary, append([]string{"--api-sock", socket}, args...)...)
+	return startBare(b, dir, socket, exec.Command(binary, append([]string{"--api-sock", socket}, args...)...))
+}
+
+// StartJailedVMM is StartBareVMM for a VMM in the jail whose root is dir: args are the jailer's, up to its `--`.
+func StartJailedVMM(b *testing.B, dir, socket, jailer string, args ...string) *BareVMM {
+	b.Helper()
+	return startBare(b, dir, socket, exec.Command(jailer, append(args, "--api-sock", socket)...))
+}
+
+func startBare(b *testing.B, dir, socket string, command *exec.Cmd) *BareVMM {
+	b.Helper()
+	vmm := &BareVMM{socket: filepath.Join(dir, socket), command: command}
 	vmm.command.Dir = dir
 	// The same spawn: a session of its own is a scheduling group of its own (autogroup, sched(7)), which on a busy machine
 	// makes more of a difference than all else here.
