@@ -17,7 +17,9 @@ import (
 func TestValidateLimits(t *testing.T) {
 	t.Parallel()
 	limits := func(l Limits) func(*Config) {
-		return func(c *Config) { c.MachineConfig, c.MemoryHotplug, c.Balloon, c.Limits = MachineConfig{VCPUCount: 2}, nil, nil, &l }
+		return func(c *Config) {
+			c.MachineConfig, c.MemoryHotplug, c.Balloon, c.Limits = MachineConfig{VCPUCount: 2}, nil, nil, &l
+		}
 	}
 	checkRows(t, cpuarch.X8664, []validationRow{
 		{limits(Limits{CPUs: -1}), "limits.cpus must be 0.01 to 1024, is -1"},
