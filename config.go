@@ -45,6 +45,9 @@ type Config struct {
 	Logger            *Logger            `json:"logger,omitempty"`
 	Metrics           *Metrics           `json:"metrics,omitempty"`
 
+	// Limits bounds what the VM takes of the host. Nil: nothing does but the size of its machine.
+	Limits *Limits `json:"limits,omitempty"`
+
 	// Guest says that SmartVM's init runs in the guest, and what it does. Nil: the guest is the image's own business, and
 	// has no agent.
 	Guest *Guest `json:"guest,omitempty"`
@@ -233,6 +236,19 @@ type Metrics struct {
 	MetricsPath string `json:"metricsPath"`
 }
 
+// Limits bounds what a VMM, and with it the guest, takes of the host, by a cgroup (v2) of the VM's own. It needs root. A VMM
+// that is restored from a snapshot has the snapshot's limits.
+type Limits struct {
+	// CPUs is CPU time, in CPUs: 1.5 is as much as one and a half give (cpu.max); 0.01 to 1024, default: no limit. The guest
+	// has its vCPUs whatever this is, and they stand still when it is used up, for at most a tenth of a second.
+	CPUs float64 `json:"cpus,omitempty" explicit:"nonzero"`
+	// MemoryMiB is the memory of guest and VMM and what the host caches of their files (memory.max); at least the guest's and 32
+	// more, default: no limit. A VMM that needs more, as one that a guest has taken over might, is killed.
+	MemoryMiB int `json:"memoryMib,omitempty" explicit:"nonzero"`
+	// PIDs is how many processes and threads there may be (pids.max); at least the vCPUs and 4 more, default: no limit.
+	PIDs int `json:"pids,omitempty" explicit:"nonzero"`
+}
+
 // isEphemeral reports whether the drive is staged: never with a vhost-user back end; otherwise what the drive says, or
 // whether it is writable. A manager that says "no ephemeral drives" (writable false) overrules both.
 func (d *Drive) isEphemeral(allowed bool) bool {
@@ -318,6 +334,7 @@ func (c *Config) clone() *Config {
 	d.MMDS = clonePtr(c.MMDS, func(m *MMDS) { m.NetworkInterfaces = slices.Clone(m.NetworkInterfaces) })
 	d.Logger = clonePtr(c.Logger, nil)
 	d.Metrics = clonePtr(c.Metrics, nil)
+	d.Limits = clonePtr(c.Limits, nil)
 	d.Guest = clonePtr(c.Guest, nil)
 	return &d
 }

@@ -219,6 +219,13 @@ func (d *configDecoder) scalar(n *yaml.Node, v reflect.Value, key string) {
 		if d.wholeNumber(n, tag, err, key) {
 			v.SetUint(number)
 		}
+	case v.CanFloat():
+		number, err := strconv.ParseFloat(n.Value, v.Type().Bits())
+		if (tag != "!!float" && tag != "!!int") || err != nil || strings.Trim(n.Value, "-.0123456789") != "" {
+			d.add(n, "%s must be a number in decimal digits, is %s", key, describe(n))
+			return
+		}
+		v.SetFloat(number)
 	default: // a field of a new kind in Config; every test that reads a file meets it
 		panic(fmt.Sprintf("smartvm: no way to read %s", v.Type()))
 	}

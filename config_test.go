@@ -34,9 +34,12 @@ func fillValue(v reflect.Value) {
 	case reflect.Bool:
 		v.SetBool(true)
 	default:
-		if v.CanInt() {
+		switch {
+		case v.CanInt():
 			v.SetInt(1)
-		} else {
+		case v.CanFloat():
+			v.SetFloat(1.5)
+		default:
 			v.SetUint(1)
 		}
 	}

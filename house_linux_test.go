@@ -26,7 +26,8 @@ import (
 type house struct {
 	Dir      string `json:"dir"`
 	Emulator string `json:"emulator"`
-	Alone    bool   `json:"alone,omitempty"` // without a supervisor: VMs are monitored by whoever starts them
+	Alone    bool   `json:"alone,omitempty"`   // without a supervisor: VMs are monitored by whoever starts them
+	Limited  bool   `json:"limited,omitempty"` // VMs have limits
 }
 
 // markAt is where in a VM's drive its guest has left its mark, in a test's mind.
@@ -103,6 +104,9 @@ func (h house) config(id string) Config {
 		ID: id, BootSource: BootSource{KernelImagePath: h.path("vmlinux")},
 		Drives: []Drive{{DriveID: "data", PathOnHost: h.path("disk")}},
 		Vsock:  &Vsock{GuestCID: 3},
+	}
+	if h.Limited {
+		config.Limits = &Limits{CPUs: 1, MemoryMiB: 512, PIDs: 200}
 	}
 	if !strings.HasPrefix(id, "source") { // of a snapshot: there the path would be another VM's, too
 		config.Vsock.UDSPath = h.path("vsock/" + id)

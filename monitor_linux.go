@@ -60,6 +60,7 @@ type monitorSpec struct {
 	Command   *Command      `json:"command,omitempty"`
 	Timeout   time.Duration `json:"timeout,omitempty"`
 	Jail      *jailSpec     `json:"jail,omitempty"`
+	Cgroup    string        `json:"cgroup,omitempty"`   // the folder of the VM's cgroup; "" without limits
 	Attached  bool          `json:"attached,omitempty"` // the VM ends when the connection does
 	Settle    []string      `json:"settle,omitempty"`
 	SettleEnv []string      `json:"settleEnv,omitempty"`
@@ -165,10 +166,13 @@ func (m *monitor) spawn() (err error) {
 	m.oomKill = oomKills()
 	command := firecracker.Command{
 		Path: m.spec.Binary, Dir: m.spec.Work, Socket: apiSocket, ID: m.spec.Key, Args: m.spec.Args, Env: m.spec.Env,
-		Console: m.console, Stderr: m.log,
+		Console: m.console, Stderr: m.log, Cgroup: m.spec.Cgroup,
 	}
 	if jail := m.spec.Jail; jail != nil {
 		command.Jail = &firecracker.Jail{Jailer: jail.Jailer, UID: jail.UID, GID: jail.UID, Base: jail.Base}
+		if m.spec.Cgroup != "" {
+			command.Jail.Cgroup, command.Cgroup = cgroupOf(m.spec.Key), ""
+		}
 		if err := m.giveToVM(); err != nil {
 			return err
 		}
@@ -364,6 +368,10 @@ func (m *monitor) describe(by string) ExitNote {
 	}
 	note.Panic = panicLine(m.console.Tail())
 	note.OutOfMemory = guestOutOfMemory(m.console.Tail()) || exit.Signal == 9 && note.By == "" && oomKills() > m.oomKill
+	if met, outOfMemory := limitsMet(m.spec.Cgroup); met != "" {
+		note.LimitMet, note.OutOfMemory = met, note.OutOfMemory || outOfMemory
+		note.Meaning += "; " + met
+	}
 	if m.command != nil {
 		note.Command = m.command.status()
 	}

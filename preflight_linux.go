@@ -47,6 +47,7 @@ func (c *Config) checkFiles(arch string) error {
 	for i := range c.NetworkInterfaces {
 		report(fmt.Sprintf("networkInterfaces[%d].hostDevName", i), checkTAP(c.NetworkInterfaces[i].HostDevName))
 	}
+	report("limits", c.Limits.checkHost())
 	v.hostMemory(c.MachineConfig.MemSizeMiB)
 	return v.faults.err()
 }

@@ -56,6 +56,9 @@ func (vm *VM) Restore(ctx context.Context, dir string, options RestoreOptions) e
 	if err := snapshot.fits(ctx, dir, vm, binary); err != nil {
 		return vm.fail(op, SnapshotIncompatible, err)
 	}
+	if err := snapshot.Config.Limits.checkHost(); err != nil {
+		return vm.fail(op, InvalidConfig, fmt.Errorf("limits: %w", err))
+	}
 	early, err := vm.startMonitor()
 	if err != nil {
 		return vm.fail(op, InvalidState, fmt.Errorf("start the monitor: %w", err))

@@ -49,7 +49,7 @@ func (h *held) settle(ctx context.Context) error {
 		if err := hook.take(stepSettleNote, func() error { return h.noteEnd(ctx, interrupted) }); err != nil {
 			return err
 		}
-		if err := hook.take(stepSettleSockets, h.removeSockets); err != nil {
+		if err := hook.take(stepSettleSockets, func() error { return h.removeResources(ctx) }); err != nil {
 			return err
 		}
 	}
@@ -212,9 +212,9 @@ func (h *held) noteEnd(ctx context.Context, interrupted bool) error {
 	return writeExit(h.folder, note)
 }
 
-// removeSockets removes what the VMM made outside of the VM's folders, and never removes itself.
-func (h *held) removeSockets() error {
-	var errs []error
+// removeResources removes what was made for the VM, or by its VMM, outside of the VM's folders.
+func (h *held) removeResources(ctx context.Context) error {
+	errs := []error{removeCgroups(ctx, h.journal)}
 	for _, r := range h.journal.Resources {
 		switch r.Kind {
 		case kindSocket:
@@ -229,7 +229,7 @@ func (h *held) removeSockets() error {
 			if err := unmount(r.Name); err != nil {
 				errs = append(errs, err)
 			}
-		case kindProcess:
+		case kindProcess, kindCgroup:
 		default:
 			// A newer program made it and knows how to take it away.
 			errs = append(errs, fmt.Errorf("the journal names a resource of a kind that this program does not know: %s %q; use a newer smartvm", r.Kind, r.Name))
@@ -249,6 +249,9 @@ func (n ExitNote) cause() error {
 	text := "the VMM ended by itself: " + n.exit().String()
 	if n.By != "" {
 		text = fmt.Sprintf("the VM was ended by a call (%s): %s", n.By, n.exit())
+	}
+	if n.LimitMet != "" {
+		text += "; " + n.LimitMet
 	}
 	if n.Panic != "" {
 		return fmt.Errorf("%s; last on the console: %q", text, n.Panic)

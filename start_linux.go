@@ -169,6 +169,9 @@ func (h *held) bringUp(ctx context.Context, op string, b bringing) (err error) {
 	if err := ctx.Err(); err != nil {
 		return vm.fail(op, InvalidState, context.Cause(ctx))
 	}
+	if err := vm.options.hook.take(stepStartCgroup, h.makeCgroup); err != nil {
+		return vm.fail(op, InvalidState, fmt.Errorf("limits: %w", err))
+	}
 	if err := h.spawn(ctx, link, home, b.binary); err != nil {
 		return vm.fail(op, SocketTimeout, err)
 	}
@@ -178,6 +181,9 @@ func (h *held) bringUp(ctx context.Context, op string, b bringing) (err error) {
 	}
 	if err := vm.options.hook.take(stepStartReady, func() error { return in.process.Ready(ctx) }); err != nil {
 		return h.startError(ctx, op, err)
+	}
+	if err := h.wantInCgroup(in.process.PID()); err != nil {
+		return vm.fail(op, InvalidState, err)
 	}
 	if err := vm.options.hook.take(b.tellStep, func() error { return b.configure(ctx, in, home) }); err != nil {
 		return h.vmmError(ctx, op, in, err)
@@ -276,7 +282,7 @@ func (h *held) spawn(ctx context.Context, link *monitorLink, home *home, binary 
 		ID: vm.id, Key: vm.key, Folder: h.folder.data, Work: h.folder.work, Runtime: h.folder.runtime, Instance: h.jour.Instance,
 		Binary: binary, Args: append(vm.options.logArgs(&home.seen), vm.options.VMMArgs...), Env: vm.options.vmmEnv(),
 		Guest: home.seen.Guest != nil, Restored: home.restored != "", Command: h.rec.Command, Timeout: h.rec.Timeout,
-		Attached: vm.create.Attached, Settle: vm.options.Settle, SettleEnv: vm.options.settleEnv(h.rec),
+		Cgroup: h.jour.Cgroup, Attached: vm.create.Attached, Settle: vm.options.Settle, SettleEnv: vm.options.settleEnv(h.rec),
 	}
 	if vm.create.CommandByCaller {
 		spec.Command = nil

@@ -18,6 +18,7 @@ const (
 	stepStartMonitor  step = "start: monitor started"
 	stepStartStage    step = "start: drives staged"
 	stepStartRecord   step = "start: record written"
+	stepStartCgroup   step = "start: cgroup made"
 	stepStartSpawn    step = "start: VMM spawned"
 	stepStartNote     step = "start: VMM noted"
 	stepStartReady    step = "start: API answers"
@@ -58,7 +59,7 @@ const (
 func allSteps() []step {
 	return []step{
 		stepCreateAside, stepCreateRecord, stepCreateName, stepCreatePublish,
-		stepStartRuntime, stepStartJournal, stepStartMonitor, stepStartStage, stepStartRecord, stepStartSpawn, stepStartNote,
+		stepStartRuntime, stepStartJournal, stepStartMonitor, stepStartStage, stepStartRecord, stepStartCgroup, stepStartSpawn, stepStartNote,
 		stepStartReady, stepStartTell, stepStartRunning, stepStartCommit, stepRestoreStage, stepRestoreLoad,
 		stepPauseVMM, stepPauseNote, stepResumeVMM, stepResumeNote, stepStopNote, stepStopVMM,
 		stepMonitorSpawn, stepMonitorNote, stepMonitorSettle,

@@ -53,7 +53,7 @@ func (m *Manager) Sweep(ctx context.Context, options SweepOptions) ([]SweepActio
 		}
 		errs = append(errs, s.vm(ctx, l))
 	}
-	errs = append(errs, s.runtimes(), s.names(ctx), s.snapshots())
+	errs = append(errs, s.runtimes(ctx), s.names(ctx), s.snapshots())
 	if err := errors.Join(errs...); err != nil {
 		return s.actions, &Error{Code: InvalidState, Op: "gc", Err: err}
 	}
@@ -225,7 +225,7 @@ func (vm *VM) wrap(op string, err error) error {
 }
 
 // runtimes removes the runtime folders of VMs that are gone.
-func (s *sweep) runtimes() error {
+func (s *sweep) runtimes(ctx context.Context) error {
 	o := s.manager.options
 	entries, err := os.ReadDir(o.RuntimeDir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -241,7 +241,7 @@ func (s *sweep) runtimes() error {
 			continue
 		}
 		// Only what has our marks: somebody may have chosen a folder with other things in it.
-		_, jour, err := readJournal(path)
+		journal, jour, err := readJournal(path)
 		_, statErr := os.Lstat(filepath.Join(path, journalName))
 		if statErr != nil && !emptyOrDrives(path) || err == nil && jour.VMM.Alive() {
 			continue
@@ -252,6 +252,9 @@ func (s *sweep) runtimes() error {
 		gone := func() (func(), error) { // a VM of this id may have been made meanwhile
 			if _, err := os.Lstat(o.folderOf(entry.Name()).data); !errors.Is(err, fs.ErrNotExist) {
 				return nil, errInUse
+			}
+			if journal != nil {
+				return func() {}, removeCgroups(ctx, journal)
 			}
 			return func() {}, nil
 		}
@@ -354,6 +357,9 @@ func (vm *VM) discard(ctx context.Context, why error) error {
 	}
 	if err == nil {
 		err = unmountBelow(f.data)
+	}
+	if journal, _, readErr := readJournal(f.runtime); err == nil && readErr == nil && journal != nil {
+		err = removeCgroups(ctx, journal)
 	}
 	if err != nil {
 		return vm.fail("remove", InvalidState, err)

@@ -57,6 +57,7 @@ func (c *Config) validate(arch string) error {
 	v.balloon(c.Balloon, c.MachineConfig.MemSizeMiB)
 	v.mmds(c.MMDS, c.NetworkInterfaces)
 	v.outputs(c)
+	v.limits(c.Limits, &c.MachineConfig, c.MemoryHotplug)
 	v.guest(c.Guest)
 	v.deviceCount(c)
 	return v.faults.err()

@@ -36,6 +36,10 @@ type Command struct {
 	// Jail has the VMM run by the jailer, with Dir for its `/`; nil runs it as this user, with all that this user may do.
 	Jail *Jail
 
+	// Cgroup is the folder of a cgroup (v2) in which the VMM starts, without ever having been in another (CLONE_INTO_CGROUP of
+	// clone(2), Linux 5.7); "" leaves it where its parent is. A jail has its own.
+	Cgroup string
+
 	// AllowVersions names versions that are run in spite of known holes: see CheckVersion.
 	AllowVersions []string
 }

@@ -84,6 +84,9 @@ func (c Command) check() (socket string, err error) {
 		return "", fmt.Errorf("the API socket's path %q is %d bytes long; a socket's address takes %d",
 			c.Socket, len(c.Socket), unixsock.MaxPath)
 	}
+	if c.Jail != nil && c.Cgroup != "" {
+		return "", errors.New("the cgroup of a VMM in a jail is named by the jail")
+	}
 	if c.Jail != nil {
 		if err := c.Jail.check(c); err != nil {
 			return "", err
@@ -162,13 +165,22 @@ func spawn(command Command, socket string) (*Process, error) {
 	case command.ID != "":
 		argv = append(argv, "--id", command.ID)
 	}
+	// A session of its own: the VMM gets neither our terminal nor its signals. No parent-death signal, as that fires when
+	// the thread ends that happened to start it.
+	attributes := &syscall.SysProcAttr{Setsid: true}
+	if command.Cgroup != "" {
+		group, err := os.Open(command.Cgroup)
+		if err != nil {
+			return nil, err
+		}
+		defer group.Close()
+		attributes.UseCgroupFD, attributes.CgroupFD = true, int(group.Fd())
+	}
 	process, err := os.StartProcess(path, append(argv, command.Args...), &os.ProcAttr{
 		Dir:   command.Dir,
 		Env:   append([]string{}, command.Env...), // never nil, which would be our own
 		Files: files,
-		// A session of its own: the VMM gets neither our terminal nor its signals. No parent-death signal, as that
-		// fires when the thread ends that happened to start it.
-		Sys: &syscall.SysProcAttr{Setsid: true},
+		Sys:   attributes,
 	})
 	if err != nil {
 		return nil, err

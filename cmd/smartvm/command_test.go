@@ -70,6 +70,33 @@ func TestDrivesAreReadFromTheirEnd(t *testing.T) {
 	}
 }
 
+func TestLimitsAreReadAndTheLastOfAKindWins(t *testing.T) {
+	t.Parallel()
+	f := vmFlags{limits: []string{"cpus=1.5", "memory=600M", "pids=32", "pids=64"}}
+	config, err := f.vmConfig()
+	if err != nil || *config.Limits != (smartvm.Limits{CPUs: 1.5, MemoryMiB: 600, PIDs: 64}) {
+		t.Errorf("got %+v, %v", config, err)
+	}
+	for text, want := range map[string]string{
+		"":            "the limits are cpus=NUMBER, memory=SIZE and pids=NUMBER",
+		"io=1M":       "the limits are",
+		"cpus":        "no number of CPUs",
+		"cpus=0":      "no number of CPUs",
+		"cpus=two":    "no number of CPUs",
+		"memory=1000": "", // MiB
+		"memory=0":    "no whole number of MiB",
+		"memory=1K":   "no whole number of MiB",
+		"pids=1.5":    "no number of processes",
+		"pids=0":      "no number of processes",
+	} {
+		f := vmFlags{limits: []string{text}}
+		_, err := f.vmConfig()
+		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "--limit "+text)) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
 func TestTheEnvironmentIsReadAsDockerReadsIt(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "env")

@@ -67,3 +67,26 @@ func TestRunInTheLabHandsOutputAndExitCodeBack(t *testing.T) {
 		}
 	}
 }
+
+// The least that is allowed must be enough for a guest that fills its memory as far as its init's tmpfs goes.
+func TestAGuestLivesWithinTheTightestLimitsInTheLab(t *testing.T) {
+	flags := vmmFlags(t)
+	memory, pids := "288M", "5"
+	if len(flags) > 0 { // QEMU and the emulator
+		memory, pids = "512M", "100"
+	}
+	args := append([]string{"run", "-m", "256M", "--limit", "cpus=0.9", "--limit", "memory=" + memory, "--limit", "pids=" + pids}, flags...)
+	args = append(args, "--", "sh", "-c", "dd if=/dev/zero of=/fill bs=1M count=120 2>/dev/null; cat /fill >/dev/null; echo filled")
+	out, errs, code := smartvmCommand(t, "", args...)
+	if out != "filled\n" || code != 0 {
+		t.Errorf("stdout %q, stderr %q, exit code %d", out, errs, code)
+	}
+}
+
+func TestALimitThatIsTooLowIsRefusedInTheLab(t *testing.T) {
+	args := append(append([]string{"run", "-m", "256M", "--limit", "memory=287M"}, vmmFlags(t)...), "--", "true")
+	out, errs, code := smartvmCommand(t, "", args...)
+	if out != "" || code != 125 || !strings.Contains(errs, "limits.memoryMib must be at least 288") {
+		t.Errorf("stdout %q, stderr %q, exit code %d", out, errs, code)
+	}
+}

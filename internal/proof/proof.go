@@ -38,6 +38,15 @@ func Host(tb testing.TB) {
 	}
 }
 
+// Cgroups marks the test as one that makes cgroups of version 2, with or without controllers.
+func Cgroups(tb testing.TB) {
+	tb.Helper()
+	Host(tb)
+	if text, err := os.ReadFile("/proc/self/mountinfo"); err != nil || !strings.Contains(string(text), " - cgroup2 ") {
+		tb.Skip("proof: host: no cgroup v2 hierarchy is mounted")
+	}
+}
+
 // Guest marks the test as one that boots a guest through the emulator and returns the folder of the test image: the
 // default image's `vmlinux` and `initrd`, made by `make image`.
 func Guest(tb testing.TB) string {

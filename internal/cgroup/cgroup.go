@@ -1,0 +1,25 @@
+// Package cgroup bounds what processes take of the host, by cgroups of version 2: cgroups(7), and
+// Documentation/admin-guide/cgroup-v2.rst of Linux, of which the quotations are.
+//
+// It makes and removes cgroups and moves no process: whoever starts one starts it in the cgroup.
+package cgroup
+
+// Limits are what all processes of a cgroup may take together. 0 is no limit.
+type Limits struct {
+	CPUs   float64 // CPU time in CPUs: 1.5 is what one and a half give; at least MinCPUs
+	Memory int64   // bytes, page cache included; who needs more than can be reclaimed is killed, and all of the cgroup with it
+	PIDs   int     // processes and threads
+}
+
+// period is for how long a share of CPU time is reckoned, in microseconds: the kernel's default.
+const period = 100_000
+
+// MinCPUs is the smallest share of CPU time: the kernel refuses less than a millisecond in each period
+// (min_cfs_quota_period in kernel/sched/core.c).
+const MinCPUs = 0.01
+
+// Events are how often limits of a cgroup were met.
+type Events struct {
+	OOMKills uint64 // "the number of processes belonging to this cgroup killed by any kind of OOM killer"
+	PIDs     uint64 // processes and threads that were not made
+}
