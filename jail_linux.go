@@ -111,12 +111,10 @@ func (m *Manager) takeUID(ctx context.Context, key string) (int, error) {
 	if err := secureDir(dir); err != nil {
 		return 0, err
 	}
-	path := filepath.Join(dir, "."+lockName)
-	if err := record.Ensure(path); err != nil {
+	if err := record.Ensure(filepath.Join(dir, "."+lockName)); err != nil {
 		return 0, err
 	}
-	// It is held for moments, and nobody who has it waits for a VM: it may be taken under a VM's lock.
-	lock, err := record.Acquire(ctx, path, "uid", nil)
+	lock, err := m.lockUIDs(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -140,6 +138,12 @@ func (m *Manager) takeUID(ctx context.Context, key string) (int, error) {
 		return uid, os.Symlink(key, link)
 	}
 	return 0, fmt.Errorf("all %d users from %d on belong to VMs; remove some VMs, or give more users (UIDCount)", m.options.UIDCount, m.options.UIDBase)
+}
+
+// lockUIDs takes the lock on who has which user. It is held for moments, and nobody who has it waits for a VM: it may be
+// taken under a VM's lock.
+func (m *Manager) lockUIDs(ctx context.Context) (*record.Lock, error) {
+	return record.Acquire(ctx, filepath.Join(m.options.DataDir, uidsDir, "."+lockName), "uid", nil)
 }
 
 // dropUID frees a user, if it is this VM's.
