@@ -31,6 +31,9 @@ const (
 // jailDir is, in a VM's folder, what the jailer makes its folders below.
 const jailDir = "jail"
 
+// uidsDir has, in the data folder, a link for each user that a VM has: named by its number, it leads to the VM's key.
+const uidsDir = "uids"
+
 // kindMount is a resource in a journal: a bind mount in the jail; name: its path.
 const kindMount = "mount"
 
@@ -104,16 +107,14 @@ func (h *held) enterJail(ctx context.Context, binary string) error {
 
 // takeUID finds a user that no other VM has, and notes whose it is.
 func (m *Manager) takeUID(ctx context.Context, key string) (int, error) {
-	dir := filepath.Join(m.options.DataDir, "uids")
+	dir := filepath.Join(m.options.DataDir, uidsDir)
 	if err := secureDir(dir); err != nil {
 		return 0, err
 	}
-	path := filepath.Join(dir, "."+lockName)
-	if err := record.Ensure(path); err != nil {
+	if err := record.Ensure(filepath.Join(dir, "."+lockName)); err != nil {
 		return 0, err
 	}
-	// It is held for moments, and nobody who has it waits for a VM: it may be taken under a VM's lock.
-	lock, err := record.Acquire(ctx, path, "uid", nil)
+	lock, err := m.lockUIDs(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -139,9 +140,28 @@ func (m *Manager) takeUID(ctx context.Context, key string) (int, error) {
 	return 0, fmt.Errorf("all %d users from %d on belong to VMs; remove some VMs, or give more users (UIDCount)", m.options.UIDCount, m.options.UIDBase)
 }
 
+// lockUIDs takes the lock on who has which user. It is held for moments, and nobody who has it waits for a VM: it may be
+// taken under a VM's lock.
+func (m *Manager) lockUIDs(ctx context.Context) (*record.Lock, error) {
+	return record.Acquire(ctx, filepath.Join(m.options.DataDir, uidsDir, "."+lockName), "uid", nil)
+}
+
 // dropUID frees a user, if it is this VM's.
 func (m *Manager) dropUID(uid int, key string) error {
-	return removeLinkTo(filepath.Join(m.options.DataDir, "uids", strconv.Itoa(uid)), key)
+	return removeLinkTo(filepath.Join(m.options.DataDir, uidsDir, strconv.Itoa(uid)), key)
+}
+
+// dropUIDsOf frees the users of a VM whose record tells none.
+func (m *Manager) dropUIDsOf(key string) error {
+	entries, err := os.ReadDir(filepath.Join(m.options.DataDir, uidsDir))
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	var errs []error
+	for _, entry := range entries {
+		errs = append(errs, removeLinkTo(filepath.Join(m.options.DataDir, uidsDir, entry.Name()), key))
+	}
+	return errors.Join(errs...)
 }
 
 // jailSpec is what the monitor must know of a jail.

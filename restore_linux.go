@@ -31,7 +31,8 @@ type RestoreOptions struct {
 // Restore makes the VM continue from a snapshot instead of booting; from Created. The configuration is the snapshot's, but
 // for the id. The snapshot is only read, and can be restored many times at once: drives are cloned, the memory is mapped
 // privately and must stay as it is while the VM lives. A guest with an agent gets the time and fresh entropy as soon as it
-// runs.
+// runs. In a jail it has no part in the files that the snapshot's VM wrote its log, its metrics or its serial port to: log
+// and serial port go where they go by default.
 //
 // SnapshotIncompatible, before anything is made, when the snapshot cannot load here: another kind or version of VMM,
 // another CPU, a drive that is gone or has changed.
@@ -76,9 +77,13 @@ func (vm *VM) Restore(ctx context.Context, dir string, options RestoreOptions) e
 	if options.Paused {
 		then = journalPaused
 	}
+	config := snapshot.given(vm.id, options.TAPs)
 	return h.bringUp(ctx, op, bringing{
-		prepared: prepared{binary, early}, then: then, config: snapshot.given(vm.id), command: snapshot.Command.clone(),
-		stage: func(ctx context.Context, home *home) error { return vm.restoreHome(ctx, home, snapshot, dir) },
+		prepared: prepared{binary, early}, then: then, config: config, command: snapshot.Command.clone(),
+		stage: func(ctx context.Context, home *home) error {
+			home.seen = *config.clone()
+			return vm.restoreHome(ctx, home, snapshot, dir)
+		},
 		configure: func(ctx context.Context, in *instance, home *home) error {
 			return vm.load(ctx, in, home, snapshot, options)
 		},
@@ -86,11 +91,30 @@ func (vm *VM) Restore(ctx context.Context, dir string, options RestoreOptions) e
 	})
 }
 
-// given is the configuration for the record of a VM that was restored: what there is to say about it.
-func (s *Snapshot) given(id string) *Config {
+// given is the configuration for the record of a VM that is restored, with the TAPs that it gets.
+func (s *Snapshot) given(id string, taps map[string]string) *Config {
 	c := s.Config.clone()
 	c.ID = id
+	for i := range c.NetworkInterfaces {
+		iface := &c.NetworkInterfaces[i]
+		iface.HostDevName = cmp.Or(taps[iface.IfaceID], iface.HostDevName)
+	}
 	return c
+}
+
+// leaveFiles has a VM in a jail write none of the files that the snapshot's VM wrote its log, its metrics and the guest's
+// serial port to: they are another user's. One that had them in its jail names none that is anywhere else.
+func (h *home) leaveFiles() {
+	foreign := func(path string) bool { return path != "" && (h.folder.jail != nil || !filepath.IsAbs(path)) }
+	if l := h.seen.Logger; l != nil && foreign(l.LogPath) {
+		h.seen.Logger = nil
+	}
+	if m := h.seen.Metrics; m != nil && foreign(m.MetricsPath) {
+		h.seen.Metrics = nil
+	}
+	if s := h.seen.Serial; s != nil && foreign(s.SerialOutPath) {
+		s.SerialOutPath = ""
+	}
 }
 
 // load sends the one request that a restore is. The monitor greets the guest.
@@ -171,7 +195,8 @@ func (d SnapshotDrive) unchanged(dir string) error {
 
 // restoreHome makes a home in which the snapshot finds everything under the names that it knows.
 func (vm *VM) restoreHome(ctx context.Context, h *home, s *Snapshot, dir string) error {
-	h.seen, h.restored = *s.given(vm.id), dir
+	h.restored = dir
+	h.leaveFiles()
 	if err := h.linkSnapshot(dir); err != nil {
 		return vm.fail("restore", InvalidState, err)
 	}

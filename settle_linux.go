@@ -292,6 +292,8 @@ func (h *held) remove() error {
 	}
 	if h.rec.Jail != nil {
 		errs = append(errs, m.dropUID(h.rec.Jail.UID, h.vm.key))
+	} else { // a start that was killed before it was on record may have taken one
+		errs = append(errs, m.dropUIDsOf(h.vm.key))
 	}
 	errs = append(errs, hook.take(stepRemoveFolder, func() error { return os.RemoveAll(hidden) }))
 	return errors.Join(errs...)

@@ -53,7 +53,7 @@ func (m *Manager) Sweep(ctx context.Context, options SweepOptions) ([]SweepActio
 		}
 		errs = append(errs, s.vm(ctx, l))
 	}
-	errs = append(errs, s.runtimes(ctx), s.names(ctx), s.snapshots())
+	errs = append(errs, s.runtimes(ctx), s.names(ctx), s.uids(ctx), s.snapshots())
 	if err := errors.Join(errs...); err != nil {
 		return s.actions, &Error{Code: InvalidState, Op: "gc", Err: err}
 	}
@@ -304,6 +304,26 @@ func (s *sweep) names(ctx context.Context) error {
 			errs = append(errs, s.do(SweepAction{VM: l.rec.ID, What: fmt.Sprintf("gave the VM its name %q back", l.rec.Name)}, func() error {
 				return m.takeName(l.rec.Name, filepath.Base(l.folder.data))
 			}))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// uids frees the users of VMs that are gone. The next VM would take them anyway; but a host is to be as it was.
+func (s *sweep) uids(ctx context.Context) error {
+	m := s.manager
+	lock, err := m.lockUIDs(ctx)
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	defer lock.Release()
+	entries, err := os.ReadDir(filepath.Join(m.options.DataDir, uidsDir))
+	errs := []error{err}
+	for _, entry := range entries {
+		link := filepath.Join(m.options.DataDir, uidsDir, entry.Name())
+		owner, err := os.Readlink(link)
+		if _, gone := os.Lstat(m.options.folderOf(owner).data); err == nil && errors.Is(gone, fs.ErrNotExist) {
+			errs = append(errs, s.do(SweepAction{What: "freed the user " + entry.Name(), Path: link}, func() error { return removeLinkTo(link, owner) }))
 		}
 	}
 	return errors.Join(errs...)

@@ -36,9 +36,9 @@ var wantedModules = []wantedModule{
 	{"i8042", true, false}, // Ctrl-Alt-Del
 	{"atkbd", true, false},
 	{"overlay", true, true},
-	{"ext4", false, true},
-	{"squashfs", false, true},
-	{"erofs", false, false},
+	{"ext4", true, true},
+	{"squashfs", true, true},
+	{"erofs", true, false},
 	{"fuse", false, false},
 	{"loop", false, false},
 	{"virtio_mem", false, false},

@@ -36,7 +36,7 @@ func TestModulesComeAfterAllThatTheyNeed(t *testing.T) {
 	want := []string{
 		"virtio.ko", "virtio_ring.ko", "virtio_mmio.ko", "virtio_blk.ko", "virtio_console.ko", "vsock.ko",
 		"vmw_vsock_virtio_transport_common.ko", "vmw_vsock_virtio_transport.ko", "failover.ko", "net_failover.ko",
-		"virtio_net.ko", "virtio-rng.ko", "overlay.ko",
+		"virtio_net.ko", "virtio-rng.ko", "overlay.ko", "libx.ko", "squashfs.ko",
 	}
 	if diff := cmp.Diff(want, boot); diff != "" {
 		t.Errorf("loaded at boot, -want +got:\n%s", diff)
