@@ -69,8 +69,9 @@ func runLoop(ctx context.Context, kvm, vm int) Result {
 	}
 	done := make(chan Result, 1)
 	go func() {
-		defer closeAll(fds[:])
-		done <- tryLoop(ctx, fds[0], fds[1])
+		result := tryLoop(ctx, fds[0], fds[1])
+		closeAll(fds[:]) // before anybody is told: with the result all is released
+		done <- result
 	}()
 	hung := time.NewTimer(hangTimeout)
 	defer hung.Stop()
