@@ -39,12 +39,15 @@ install: build ## install both into PREFIX (/usr/local), below DESTDIR
 
 ##@ Prove
 
+# One package at a time: VMMs are sessions of their own, and so scheduling groups of their own (autogroup, sched(7)). Where
+# hundreds are started, the tests of another package would get hardly any of the CPU.
+#
 # Without the image, the tests that boot a guest are skipped and listed: a machine that cannot have the packages can
 # still run the others.
 .PHONY: test
 test: build ## every test that can run here; ends with a list: level, passed, failed, skipped and why
 	@$(MAKE) --no-print-directory image || echo 'make: no test image (see above): tests that boot a guest are skipped' >&2
-	$(TESTREPORT) $(GO) test -json -count=1 -timeout 15m ./... --then $(GO) run ./internal/cmd/lab -short -or-skip
+	$(TESTREPORT) $(GO) test -p 1 -json -count=1 -timeout 15m ./... --then $(GO) run ./internal/cmd/lab -short -or-skip
 
 # For example: make lab RUN=Snapshot, make lab SMARTVM_FIRECRACKER=/opt/firecracker. docs/lab.md tells more.
 LAB = $(GO) run ./internal/cmd/lab
@@ -91,7 +94,7 @@ cross: guest-init ## builds for arm64; what is portable is vetted for macOS and 
 # Guests are left out: they would boot a second time, and the race detector sees nothing of them.
 .PHONY: race
 race: build ## the tests that boot no guest, under the race detector
-	CGO_ENABLED=1 SMARTVM_TEST_LEVELS=unit,host $(TESTREPORT) $(GO) test -race -json -count=1 -timeout 15m ./...
+	CGO_ENABLED=1 SMARTVM_TEST_LEVELS=unit,host $(TESTREPORT) $(GO) test -p 1 -race -json -count=1 -timeout 15m ./...
 
 .PHONY: bench
 bench: build image ## benchmarks, each beside its bare counterpart
