@@ -209,7 +209,11 @@ func (h *held) noteEnd(ctx context.Context, interrupted bool) error {
 			return err
 		}
 	}
-	return writeExit(h.folder, note)
+	if err := writeExit(h.folder, note); err != nil {
+		// A disk that is full costs the note: the VM counts as lost. It must not keep anybody from making room.
+		h.vm.options.Logger.Warn("how the VM ended could not be noted", "vm", h.vm.id, "error", err)
+	}
+	return nil
 }
 
 // removeResources removes what was made for the VM, or by its VMM, outside of the VM's folders.

@@ -160,11 +160,15 @@ func (vm *VM) CleanUp(ctx context.Context) error {
 		return nil
 	}
 	h.rec.Home = nil
-	errs := []error{h.save(), h.settle(ctx)}
+	unsaved := h.save()
+	errs := []error{h.settle(ctx)}
 	for _, log := range []string{consoleLog, vmmLog, agentLog} {
 		for _, file := range logFiles(h.folder.path(log)) {
 			errs = append(errs, removeIfThere(file))
 		}
+	}
+	if unsaved != nil { // a full disk has room now
+		errs = append(errs, h.save())
 	}
 	if err := errors.Join(errs...); err != nil {
 		return vm.fail(op, InvalidState, fmt.Errorf("left behind: %w", err))
