@@ -118,10 +118,7 @@ func (vm *VM) UpdateDrive(ctx context.Context, driveID, pathOnHost string) error
 		seen := path
 		if h.rec.Jail != nil {
 			seen = filepath.Join(drivesDir, driveID+"-"+newID()[:8])
-			h.folder.noteMount = func(path string) error {
-				h.journal.Intend(kindMount, path)
-				return h.note()
-			}
+			h.folder.noteMount = h.intendMount
 			if err := h.folder.lend(path, seen, !h.isReadOnly(driveID)); err != nil {
 				return vm.fail("update drive", DriveStageFailed, err)
 			}

@@ -98,11 +98,14 @@ func (h *held) enterJail(ctx context.Context, binary string) error {
 		jail.Exec = name
 	}
 	h.folder.work, h.folder.jail = h.rec.Jail.workOf(h.folder.data), h.rec.Jail
-	h.folder.noteMount = func(path string) error {
-		h.journal.Intend(kindMount, path)
-		return h.note()
-	}
+	h.folder.noteMount = h.intendMount
 	return nil
+}
+
+// intendMount notes a mount that is about to be made.
+func (h *held) intendMount(path string) error {
+	h.journal.Intend(kindMount, path)
+	return h.note()
 }
 
 // takeUID finds a user that no other VM has, and notes whose it is.
