@@ -97,6 +97,16 @@ func (f folder) clearHome() error {
 	return errors.Join(errs...)
 }
 
+// wasRun tells whether there is something that dies with a VM's run. A reboot of the host takes the runtime folder away, and
+// leaves what a jail has in the VM's own.
+func (f folder) wasRun() bool {
+	_, err := os.Lstat(f.runtime)
+	if err != nil && f.jail != nil {
+		_, err = os.Lstat(f.seen(runLink))
+	}
+	return err == nil
+}
+
 // clearJail removes from a jail what the jailer and the VMM made there: a jail is used once.
 func (f folder) clearJail() error {
 	if f.jail == nil {

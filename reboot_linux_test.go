@@ -23,6 +23,9 @@ func afterReboot(t *testing.T, vm *VM) {
 			t.Fatal(err)
 		}
 	}
+	if err := unmountBelow(look.folder.data); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.RemoveAll(look.rec.Runtime); err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +47,7 @@ func afterReboot(t *testing.T, vm *VM) {
 }
 
 func TestAfterARebootAVMIsLostSaysSoAndStartsAgainWithItsDrives(t *testing.T) {
-	onEachFreeVMM(t, func(t *testing.T, m *Manager) {
+	onEachVMM(t, func(t *testing.T, m *Manager) {
 		m.options.Supervisor = supervisorForTests(t)
 		config := smallConfig(t)
 		config.Drives = []Drive{{DriveID: "data", PathOnHost: diskImage(t, "data.img", 1<<20)}}

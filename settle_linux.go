@@ -53,7 +53,7 @@ func (h *held) settle(ctx context.Context) error {
 			return err
 		}
 	}
-	if _, err := os.Lstat(h.folder.runtime); err == nil {
+	if h.folder.wasRun() {
 		if err := hook.take(stepSettleJournal, h.folder.clearRuntime); err != nil {
 			return err
 		}

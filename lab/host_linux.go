@@ -30,8 +30,17 @@ const (
 	setUpTimeout = time.Minute     // of one command
 )
 
-// scratchBytes is the size of the scratch drive, which takes space as it is filled only.
-const scratchBytes = 16 << 30
+// What QEMU and the host say, below Options.Dir.
+const (
+	logName     = "qemu.log"
+	consoleName = "console.log"
+)
+
+// The scratch drive is made with each host and is gone with it. It takes space as it is filled only.
+const (
+	scratchName  = "scratch.xfs"
+	scratchBytes = 16 << 30
+)
 
 // Options are how a host is made.
 type Options struct {
@@ -49,13 +58,22 @@ type Options struct {
 
 // Host is a running lab.
 type Host struct {
+	options Options
+	qemu    string
+	machine machine
+	lock    *os.File
+
+	*life // since the last boot
+	close sync.Once
+}
+
+// life is a host between boot and power cut.
+type life struct {
 	agent   *guest.Agent
 	port    *portmux.Host
 	process *process
-	lock    *os.File
-	close   sync.Once
+	hush    context.CancelFunc
 	beats   sync.WaitGroup
-	quiet   chan struct{} // closed when there is to be no more beat
 }
 
 // UnavailableError says that this machine cannot have the lab as it is, whatever is changed in the tree: something is not
@@ -86,23 +104,50 @@ func Start(ctx context.Context, o Options) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{lock: lock, quiet: make(chan struct{})}
-	m, err := o.machine(ctx)
-	if err == nil {
-		err = m.measure(ctx, sample)
+	for _, name := range []string{logName, consoleName} { // each boot adds to them
+		if err := os.RemoveAll(filepath.Join(o.Dir, name)); err != nil {
+			return nil, errors.Join(err, lock.Close())
+		}
+	}
+	h := &Host{options: o, qemu: qemu, lock: lock}
+	if h.machine, err = o.machine(ctx); err == nil {
+		err = h.machine.measure(ctx, sample)
 	}
 	if err == nil {
-		err = h.boot(ctx, o, qemu, m)
+		err = o.scratch(ctx)
 	}
 	if err == nil {
-		h.beat()
-		err = h.setUp(ctx, m.kvmModule)
+		err = h.up(ctx, freshSteps)
 	}
 	if err != nil {
 		h.Close()
 		return nil, err
 	}
 	return h, nil
+}
+
+// PowerCut ends the host as a power cut does, and boots it again, with the scratch drive as it was: what was not synced is
+// lost, everything in memory is.
+func (h *Host) PowerCut(ctx context.Context) error {
+	h.down()
+	return h.up(ctx, nil)
+}
+
+// up boots the host, and sets it up; more is what only a fresh one needs.
+func (h *Host) up(ctx context.Context, more []string) error {
+	if err := h.boot(ctx); err != nil {
+		return err
+	}
+	h.beat()
+	return h.setUp(ctx, more)
+}
+
+// down ends the host at once.
+func (h *Host) down() {
+	h.hush()
+	h.beats.Wait()
+	h.process.kill()
+	h.port.Close()
 }
 
 // takeLock waits for the folder. The lock is gone with this process, the file stays.
@@ -142,11 +187,6 @@ func (o Options) machine(ctx context.Context) (machine, error) {
 	if err != nil {
 		return machine{}, err
 	}
-	os.Remove(filepath.Join(o.Dir, "monitor"))
-	scratch, err := o.scratch(ctx)
-	if err != nil {
-		return machine{}, err
-	}
 	payload, err := o.payload(ctx)
 	if err != nil {
 		return machine{}, err
@@ -154,32 +194,28 @@ func (o Options) machine(ctx context.Context) (machine, error) {
 	return machine{
 		cpus: o.CPUs, memoryMiB: maxMemoryMiB, kernel: bundle.Kernel, initrd: bundle.Initrd,
 		args:    []string{"root=/dev/vda", "rootfstype=squashfs", "smartvm.overlay=memory", "smartvm.hostname=lab"},
-		drives:  []labDrive{{path: root}, {path: payload}, {path: scratch, writable: true}},
-		console: filepath.Join(o.Dir, "console.log"), monitor: filepath.Join(o.Dir, "monitor"),
+		drives:  []labDrive{{path: root}, {path: payload}, {path: filepath.Join(o.Dir, scratchName), writable: true}},
+		console: filepath.Join(o.Dir, consoleName), monitor: filepath.Join(o.Dir, "monitor"),
 	}, nil
 }
 
-// scratch returns the path of the empty drive.
-func (o Options) scratch(ctx context.Context) (string, error) {
-	path := filepath.Join(o.Dir, "scratch.xfs")
-	if _, err := os.Stat(path); err == nil {
-		return path, nil
-	}
+// scratch makes the empty drive.
+func (o Options) scratch(ctx context.Context) error {
 	mkfs, err := findProgram("mkfs.xfs", "xfsprogs")
 	if err != nil {
-		return "", err
+		return err
 	}
-	aside := path + ".new"
-	if err := os.WriteFile(aside, nil, 0o644); err != nil {
-		return "", err
+	path := filepath.Join(o.Dir, scratchName)
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		return err
 	}
-	if err := os.Truncate(aside, scratchBytes); err != nil {
-		return "", err
+	if err := os.Truncate(path, scratchBytes); err != nil {
+		return err
 	}
-	if out, err := exec.CommandContext(ctx, mkfs, "-q", "-f", "-m", "reflink=1", aside).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("mkfs.xfs: %w: %s", err, strings.TrimSpace(string(out)))
+	if out, err := exec.CommandContext(ctx, mkfs, "-q", "-f", "-m", "reflink=1", path).CombinedOutput(); err != nil {
+		return fmt.Errorf("mkfs.xfs: %w: %s", err, strings.TrimSpace(string(out)))
 	}
-	return path, os.Rename(aside, path)
+	return nil
 }
 
 // payload makes the drive with what is tried.
@@ -201,25 +237,27 @@ func (o Options) payload(ctx context.Context) (string, error) {
 }
 
 // boot starts QEMU and waits for the host's agent.
-func (h *Host) boot(ctx context.Context, o Options, qemu string, m machine) error {
-	output, err := os.Create(filepath.Join(o.Dir, "qemu.log"))
+func (h *Host) boot(ctx context.Context) error {
+	o, m := h.options, h.machine
+	output, err := os.OpenFile(filepath.Join(o.Dir, logName), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
 	}
 	defer output.Close()
+	os.Remove(m.monitor)
 	ours, theirs, err := socketpair()
 	if err != nil {
 		return err
 	}
 	defer theirs.Close()
 	cpuTime := o.Limit * time.Duration(o.CPUs+1)
-	h.process, err = startProcess(qemu, m.qemuArgs(), o.Dir, output, []*os.File{theirs}, cpuTime)
+	process, err := startProcess(h.qemu, m.qemuArgs(), o.Dir, output, []*os.File{theirs}, cpuTime)
 	if err != nil {
 		ours.Close()
 		return err
 	}
-	h.port = portmux.NewHost(ours)
-	h.agent = guest.New(h.port.Dial)
+	port := portmux.NewHost(ours)
+	h.life = &life{process: process, port: port, agent: guest.New(port.Dial), hush: func() {}}
 	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
 	defer cancel()
 	if err := awaitUp(ctx, h.port); err != nil {
@@ -236,27 +274,28 @@ func (h *Host) boot(ctx context.Context, o Options, qemu string, m machine) erro
 // beatPeriod is how long a host stands still at most whose CPU missed an interrupt.
 const beatPeriod = 250 * time.Millisecond
 
-// beat interrupts the host from outside, now and then, until it is closed.
+// beat interrupts the host from outside, now and then, as long as it lives.
 //
 // TCG's CPU loses an interrupt once in a while when a guest of the host's KVM is left: QEMU (target/i386/tcg, svm_helper.c,
 // do_vmexit) changes the word of the CPU's pending interrupts without the lock that a timer's thread holds, which sets a
 // bit in it. If that was the timer that the idle host waits for, it waits for ever. Any later interrupt makes QEMU look at
 // all that are pending, so here is one: a ping to the agent. It need not be answered in time, nor at all.
 func (h *Host) beat() {
-	ctx, cancel := context.WithCancel(context.Background())
-	ticker := time.NewTicker(beatPeriod)
-	h.beats.Go(func() {
-		defer cancel()
+	ctx, hush := context.WithCancel(context.Background())
+	life := h.life
+	life.hush = hush
+	life.beats.Go(func() {
+		ticker := time.NewTicker(beatPeriod)
 		defer ticker.Stop()
 		for {
 			select {
-			case <-h.quiet:
+			case <-ctx.Done():
 				return
-			case <-h.process.done:
+			case <-life.process.done:
 				return
 			case <-ticker.C:
 				ping, done := context.WithTimeout(ctx, beatPeriod)
-				h.agent.Ping(ping)
+				life.agent.Ping(ping)
 				done()
 			}
 		}
@@ -273,11 +312,13 @@ var steps = []string{
 	"mkdir -p " + Scratch + "/tmp " + Scratch + "/cover " + Scratch + "/smartvm/base-images",
 	"chmod 0700 " + Scratch + "/smartvm " + Scratch + "/smartvm/base-images",
 	"mount -o bind " + Scratch + "/smartvm /var/lib/smartvm",
-	"cp -r " + Payload + "/src/build/image /var/lib/smartvm/base-images/debian-x86_64",
 }
 
-func (h *Host) setUp(ctx context.Context, kvmModule string) error {
-	for _, step := range append([]string{"modprobe " + kvmModule}, steps...) {
+// freshSteps are what an empty scratch drive needs besides.
+var freshSteps = []string{"cp -r " + Payload + "/src/build/image /var/lib/smartvm/base-images/debian-x86_64"}
+
+func (h *Host) setUp(ctx context.Context, more []string) error {
+	for _, step := range slices.Concat([]string{"modprobe " + h.machine.kvmModule}, steps, more) {
 		ctx, cancel := context.WithTimeout(ctx, setUpTimeout)
 		var said strings.Builder
 		var mu sync.Mutex
@@ -325,14 +366,10 @@ func (h *Host) Done() <-chan struct{} { return h.process.done }
 // Close ends the host at once.
 func (h *Host) Close() {
 	h.close.Do(func() {
-		close(h.quiet)
-		h.beats.Wait()
-		if h.process != nil {
-			h.process.kill()
+		if h.life != nil {
+			h.down()
 		}
-		if h.port != nil {
-			h.port.Close()
-		}
+		os.Remove(filepath.Join(h.options.Dir, scratchName))
 		h.lock.Close()
 	})
 }

@@ -104,8 +104,8 @@ func TestQEMUGetsItsDrivesInOrderAndNoNetwork(t *testing.T) {
 		drives: []labDrive{{path: "/a,b"}, {path: "/c", writable: true}}}
 	line := strings.Join(m.qemuArgs(), " ")
 	for _, part := range []string{
-		"tsc_early_khz=7", "readonly=on,snapshot=off,cache=unsafe,file=/a,,b -device virtio-blk-pci,drive=drive0",
-		"readonly=off,snapshot=on,cache=unsafe,file=/c -device virtio-blk-pci,drive=drive1", "-nic none", "path=c,,d",
+		"tsc_early_khz=7", "readonly=on,cache=unsafe,file=/a,,b -device virtio-blk-pci,drive=drive0",
+		"readonly=off,cache=unsafe,file=/c -device virtio-blk-pci,drive=drive1", "-nic none", "path=c,,d",
 	} {
 		if !strings.Contains(line, part) {
 			t.Errorf("no %q in %s", part, line)

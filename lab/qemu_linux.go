@@ -50,7 +50,7 @@ type machine struct {
 // labDrive is one of the host's drives, by the file that is behind it.
 type labDrive struct {
 	path     string
-	writable bool // to a copy that is gone with QEMU: the file never changes
+	writable bool
 }
 
 // qemuArgs returns QEMU's arguments.
@@ -71,15 +71,15 @@ func (m machine) qemuArgs() []string {
 	args = append(args, "-kernel", m.kernel, "-initrd", m.initrd, "-append", strings.Join(line, " "))
 	for i, d := range m.drives {
 		name := fmt.Sprintf("drive%d", i)
-		args = append(args, "-drive", fmt.Sprintf("if=none,id=%s,format=raw,readonly=%s,snapshot=%s,cache=unsafe,file=%s",
-			name, onOff(!d.writable), onOff(d.writable), noCommas(d.path)),
+		args = append(args, "-drive", fmt.Sprintf("if=none,id=%s,format=raw,readonly=%s,cache=unsafe,file=%s",
+			name, onOff(!d.writable), noCommas(d.path)),
 			"-device", "virtio-blk-pci,drive="+name)
 	}
 	if len(m.monitor) <= maxSocketPath { // for a person who wants to know what a host that hangs does
 		args = append(args, "-chardev", "socket,id=monitor,server=on,wait=off,path="+noCommas(m.monitor), "-mon", "chardev=monitor,mode=readline")
 	}
 	return append(args,
-		"-chardev", "file,id=console,path="+noCommas(m.console), "-serial", "chardev:console",
+		"-chardev", "file,id=console,append=on,path="+noCommas(m.console), "-serial", "chardev:console",
 		"-chardev", fmt.Sprintf("socket,id=agent,fd=%d", firstFD), "-device", "virtio-serial-pci",
 		"-device", "virtserialport,chardev=agent,name="+portmux.PortName,
 		"-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng",

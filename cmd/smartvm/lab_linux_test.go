@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"smartvm/internal/proof"
 )
@@ -20,13 +22,21 @@ func vmmFlags(t *testing.T) []string {
 	return nil
 }
 
+// commandLimit bounds a command: two minutes are a boot on a machine that is busy with something else.
+const commandLimit = 3 * time.Minute
+
 // smartvmCommand runs bin/smartvm as a user does, and returns what it printed and its exit code.
 func smartvmCommand(t *testing.T, stdin string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), proof.Command(t), args...)
+	ctx, cancel := context.WithTimeout(t.Context(), commandLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, proof.Command(t), args...)
 	var out, errs bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &errs
 	err := cmd.Run()
+	if ctx.Err() != nil {
+		t.Fatalf("smartvm %s hangs: stdout %q, stderr %q", strings.Join(args, " "), out.String(), errs.String())
+	}
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)

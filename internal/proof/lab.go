@@ -55,3 +55,12 @@ func LabLong(tb testing.TB) {
 		tb.Skip("proof: lab: takes long, not in the short run (make lab)")
 	}
 }
+
+// LabPowerCut marks the test as one that runs in the lab twice: before a power cut of the whole host, and after the host has
+// booted again with the same data folder and scratch drive; it tells which. Memory is empty then, /run too. Tests that come before
+// it are over, and all of its kind run on the same host; `make test` leaves them out.
+func LabPowerCut(tb testing.TB) (after bool) {
+	tb.Helper()
+	LabLong(tb)
+	return os.Getenv("SMARTVM_LAB_POWER_CUT") != ""
+}

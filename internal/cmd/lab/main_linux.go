@@ -156,13 +156,9 @@ func (o options) do(ctx context.Context) (int, error) {
 	}
 	defer kept.Close()
 	o.events = kept
-	passed := true
-	for i := range suites {
-		ok, err := o.runSuite(ctx, host, &suites[i])
-		if err != nil {
-			return 2, err
-		}
-		passed = passed && ok
+	passed, err := o.runAll(ctx, host, suites)
+	if err != nil {
+		return 2, err
 	}
 	if o.coverProfile != "" {
 		if err := o.collectCoverage(ctx, host, suites); err != nil {

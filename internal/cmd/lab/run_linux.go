@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -43,17 +44,58 @@ func (o options) compile(ctx context.Context, s *suite) error {
 	return nil
 }
 
-// runSuite runs a suite on the host, writes its events and tells whether it passed. An error says that the host is lost.
-func (o options) runSuite(ctx context.Context, host *lab.Host, s *suite) (bool, error) {
+// runAll runs the suites, and then what they have that runs before and after a power cut. An error says that the host is
+// lost.
+func (o options) runAll(ctx context.Context, host *lab.Host, suites []suite) (passed bool, err error) {
+	passed = true
+	run := func(p part) {
+		for i := range suites {
+			if tests := p.tests(&suites[i]); len(tests) > 0 && err == nil {
+				var ok bool
+				ok, err = o.runSuite(ctx, host, &suites[i], p, tests)
+				passed = passed && ok
+			}
+		}
+	}
+	run(part{mark: labMark, count: o.count, tests: func(s *suite) []string { return s.tests }})
+	twice := func(s *suite) []string { return s.twice }
+	if o.short || err != nil || !slices.ContainsFunc(suites, func(s suite) bool { return len(s.twice) > 0 }) {
+		return passed, err
+	}
+	run(part{mark: beforeMark, count: 1, tests: twice, cover: coverBefore})
+	if err != nil {
+		return false, err
+	}
 	began := time.Now()
-	c, err := o.convert(ctx, s.pkg+labMark)
+	if err := host.PowerCut(ctx); err != nil {
+		return false, err
+	}
+	say("lab: the host is up again after %.1f s, after a power cut", time.Since(began).Seconds())
+	run(part{mark: afterMark, count: 1, tests: twice, cover: coverAfter, env: []string{"SMARTVM_LAB_POWER_CUT=1"}})
+	return passed, err
+}
+
+// part is what runs of each suite, and how.
+type part struct {
+	tests func(*suite) []string
+	mark  string // behind the package's name
+	count int
+	env   []string
+	cover string // what tells its profile from other parts'
+}
+
+// runSuite runs a suite's tests on the host, writes their events and tells whether they passed. An error says that the host is
+// lost.
+func (o options) runSuite(ctx context.Context, host *lab.Host, s *suite, p part, tests []string) (bool, error) {
+	began := time.Now()
+	c, err := o.convert(ctx, s.pkg+p.mark)
 	if err != nil {
 		return false, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.testTimeout+killGrace)
 	defer cancel()
 	out := &oneWriter{w: c.output}
-	status, err := host.Run(ctx, guest.Command{Args: o.testArgs(s), Env: environment(), Dir: path.Join(lab.Payload, "src", s.folder), Stdout: out, Stderr: out})
+	status, err := host.Run(ctx, guest.Command{Args: o.testArgs(s, p, tests), Env: append(environment(), p.env...), Dir: path.Join(lab.Payload, "src", s.folder), Stdout: out, Stderr: out})
 	if err != nil {
 		select {
 		case <-host.Done():
@@ -69,14 +111,14 @@ func (o options) runSuite(ctx context.Context, host *lab.Host, s *suite) (bool, 
 	return passed, errors.Join(err, c.finish(passed, time.Since(began)))
 }
 
-func (o options) testArgs(s *suite) []string {
-	args := []string{lab.Payload + "/tests/" + s.name(), "-test.v=test2json", "-test.run=" + s.pattern(), "-test.timeout=" + o.testTimeout.String(),
-		"-test.count=" + strconv.Itoa(o.count)}
+func (o options) testArgs(s *suite, p part, tests []string) []string {
+	args := []string{lab.Payload + "/tests/" + s.name(), "-test.v=test2json", "-test.run=" + s.pattern(tests), "-test.timeout=" + o.testTimeout.String(),
+		"-test.count=" + strconv.Itoa(p.count)}
 	if o.short {
 		args = append(args, "-test.short")
 	}
 	if o.coverProfile != "" {
-		args = append(args, "-test.coverprofile="+coverPath(s))
+		args = append(args, "-test.coverprofile="+coverPath(s)+p.cover)
 	}
 	return args
 }
@@ -143,19 +185,30 @@ func (c *converter) finish(passed bool, took time.Duration) error {
 	return errors.Join(closed, copied, waited, json.NewEncoder(c.events).Encode(verdict))
 }
 
+// What tells the profiles of a suite's parts apart.
+const (
+	coverBefore = ".before"
+	coverAfter  = ".after"
+)
+
 func coverPath(s *suite) string { return lab.Scratch + "/cover/" + s.name() }
 
 // collectCoverage brings the suites' profiles out and makes one of them.
 func (o options) collectCoverage(ctx context.Context, host *lab.Host, suites []suite) error {
 	var all bytes.Buffer
+	var paths []string
 	for i := range suites {
+		path := coverPath(&suites[i])
+		paths = append(paths, path, path+coverBefore, path+coverAfter)
+	}
+	for _, path := range paths {
 		var one bytes.Buffer
-		status, err := host.Run(ctx, guest.Command{Args: []string{"cat", coverPath(&suites[i])}, Stdout: &one})
+		status, err := host.Run(ctx, guest.Command{Args: []string{"cat", path}, Stdout: &one})
 		if err != nil {
 			return fmt.Errorf("bring out the coverage: %w", err)
 		}
 		if status.ExitCode() != 0 {
-			continue // its program died before it wrote one
+			continue // it did not run, or its program died before it wrote one
 		}
 		mode, counts, _ := strings.Cut(one.String(), "\n")
 		if all.Len() == 0 {

@@ -17,16 +17,21 @@ import (
 	"strings"
 )
 
-// labMark is what the name of a test's package in an event ends in when it ran in the lab.
-const labMark = " [lab]"
+// What the name of a test's package in an event ends in when it ran in the lab.
+const (
+	labMark    = " [lab]"
+	beforeMark = " [lab, before a power cut]"
+	afterMark  = " [lab, after a power cut]"
+)
 
 // suite is the lab tests of one package.
 type suite struct {
 	pkg     string // import path
 	folder  string // relative to the module's root, with slashes; "" for the root itself
 	tests   []string
-	below   string // what -run says of subtests
-	program string // the compiled tests
+	twice   []string // those that run before and after a power cut (proof.LabPowerCut)
+	below   string   // what -run says of subtests
+	program string   // the compiled tests
 }
 
 // name is a file name for the suite.
@@ -35,8 +40,8 @@ func (s suite) name() string {
 }
 
 // pattern is what -test.run gets.
-func (s suite) pattern() string {
-	pattern := "^(" + strings.Join(s.tests, "|") + ")$"
+func (s suite) pattern(tests []string) string {
+	pattern := "^(" + strings.Join(tests, "|") + ")$"
 	if s.below != "" {
 		pattern += "/" + s.below
 	}
@@ -68,20 +73,24 @@ func findSuites(ctx context.Context, root, run string) ([]suite, error) {
 		} else if err != nil {
 			return nil, fmt.Errorf("go list: %w", err)
 		}
-		var tests []string
+		var tests, twice []string
 		for _, name := range slices.Concat(p.TestGoFiles, p.XTestGoFiles) {
 			source, err := os.ReadFile(filepath.Join(p.Dir, name))
 			if err != nil {
 				return nil, err
 			}
-			found, err := labTests(name, source)
+			found, powerCut, err := labTests(name, source)
 			if err != nil {
 				return nil, err
 			}
-			tests = append(tests, found...)
+			found = slices.DeleteFunc(found, func(name string) bool { return !matches.MatchString(name) })
+			if powerCut {
+				twice = append(twice, found...)
+			} else {
+				tests = append(tests, found...)
+			}
 		}
-		tests = slices.DeleteFunc(tests, func(name string) bool { return !matches.MatchString(name) })
-		if len(tests) == 0 {
+		if len(tests)+len(twice) == 0 {
 			continue
 		}
 		folder, err := filepath.Rel(root, p.Dir)
@@ -91,40 +100,42 @@ func findSuites(ctx context.Context, root, run string) ([]suite, error) {
 		if folder = filepath.ToSlash(folder); folder == "." {
 			folder = ""
 		}
-		suites = append(suites, suite{pkg: p.ImportPath, folder: folder, tests: tests, below: below})
+		suites = append(suites, suite{pkg: p.ImportPath, folder: folder, tests: tests, twice: twice, below: below})
 	}
 }
 
 // labTests returns the tests of a file that belongs to the lab: one that calls proof.Lab, or proof.LabX for any X, anywhere.
-// A test that gets there over a function in another file is not found; the report shows it as skipped.
-func labTests(name string, source []byte) ([]string, error) {
+// A test that gets there over a function in another file is not found; the report shows it as skipped. In a file that calls
+// proof.LabPowerCut all are of its kind.
+func labTests(name string, source []byte) (tests []string, powerCut bool, err error) {
 	if !bytes.Contains(source, []byte("proof.Lab")) {
-		return nil, nil
+		return nil, false, nil
 	}
 	file, err := parser.ParseFile(token.NewFileSet(), name, source, parser.SkipObjectResolution)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	ours := false
 	ast.Inspect(file, func(n ast.Node) bool {
 		if call, ok := n.(*ast.CallExpr); ok {
 			if f, ok := call.Fun.(*ast.SelectorExpr); ok && strings.HasPrefix(f.Sel.Name, "Lab") {
 				of, ok := f.X.(*ast.Ident)
-				ours = ours || ok && of.Name == "proof"
+				called := ok && of.Name == "proof"
+				ours = ours || called
+				powerCut = powerCut || called && f.Sel.Name == "LabPowerCut"
 			}
 		}
-		return !ours
+		return true
 	})
 	if !ours {
-		return nil, nil
+		return nil, false, nil
 	}
-	var tests []string
 	for _, d := range file.Decls {
 		if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && strings.HasPrefix(f.Name.Name, "Test") && f.Name.Name != "TestMain" {
 			tests = append(tests, f.Name.Name)
 		}
 	}
-	return tests, nil
+	return tests, powerCut, nil
 }
 
 // event is a test event, as far as it is written here.
@@ -143,7 +154,7 @@ func skipAll(w io.Writer, suites []suite, err error) error {
 	reason := strings.Join(strings.Fields(err.Error()), " ")
 	for _, s := range suites {
 		pkg := s.pkg + labMark
-		for _, test := range s.tests {
+		for _, test := range slices.Concat(s.tests, s.twice) {
 			for _, e := range []event{
 				{Action: "run", Package: pkg, Test: test},
 				{Action: "attr", Package: pkg, Test: test, Key: "level", Value: "lab"},

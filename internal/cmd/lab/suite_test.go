@@ -26,14 +26,15 @@ func (x x) TestD(t *testing.T) {}
 	}{
 		"direct":      {`package p; func helper(t *testing.T) { proof.Lab(t) }` + tests, []string{"TestA", "TestB"}},
 		"with result": {`package p; func helper(t *testing.T) { x := proof.LabFirecracker(t) }` + tests, []string{"TestA", "TestB"}},
+		"a power cut": {`package p; func helper(t *testing.T) { if proof.LabPowerCut(t) { proof.Lab(t) } }` + tests, []string{"TestA", "TestB"}},
 		"a comment":   {"package p\n// proof.Lab\nfunc helper(t *testing.T) { proof.Host(t) }" + tests, nil},
 		"a string":    {`package p; func helper(t *testing.T) { t.Log("proof.Lab(t)") }` + tests, nil},
 		"another's":   {`package p; func helper(t *testing.T) { improof.Lab(t) }` + tests, nil},
 		"not called":  {`package p; var level = proof.LabLevel` + tests, nil},
 	} {
-		got, err := labTests("a_test.go", []byte(c.source))
-		if err != nil || !slices.Equal(got, c.want) {
-			t.Errorf("%s: %v, %v, want %v", name, got, err, c.want)
+		got, twice, err := labTests("a_test.go", []byte(c.source))
+		if err != nil || !slices.Equal(got, c.want) || twice != (name == "a power cut") {
+			t.Errorf("%s: %v, twice %t, %v, want %v", name, got, twice, err, c.want)
 		}
 	}
 }
@@ -41,11 +42,11 @@ func (x x) TestD(t *testing.T) {}
 func TestThePatternNamesTheTestsAndWhatIsBelow(t *testing.T) {
 	t.Parallel()
 	s := suite{folder: "cmd/smartvm", tests: []string{"TestA", "TestB"}}
-	if got := s.pattern(); got != "^(TestA|TestB)$" {
+	if got := s.pattern(s.tests); got != "^(TestA|TestB)$" {
 		t.Errorf("pattern %q", got)
 	}
-	if s.below = "one$"; s.pattern() != "^(TestA|TestB)$/one$" {
-		t.Errorf("pattern %q", s.pattern())
+	if s.below = "one$"; s.pattern(s.tests) != "^(TestA|TestB)$/one$" {
+		t.Errorf("pattern %q", s.pattern(s.tests))
 	}
 	if got := s.name(); got != "cmd-smartvm-tests" {
 		t.Errorf("name %q", got)

@@ -155,6 +155,7 @@ func TestASkipForTheLabCountsUnlessTheLabHasAVerdict(t *testing.T) {
 	for name, c := range map[string]struct{ lab, last string }{
 		"no lab":                    {"", "5 passed, 0 failed, 3 skipped"},
 		"both ran":                  {lines("p [lab]", "TestA", "", "pass") + lines("p [lab]", "TestB", "", "pass") + end("p [lab]", "pass"), "7 passed, 0 failed, 1 skipped"},
+		"one before a power cut":    {lines("p [lab]", "TestA", "", "pass") + lines("p [lab, before a power cut]", "TestB", "", "pass") + end("p [lab]", "pass") + end("p [lab, before a power cut]", "pass"), "7 passed, 0 failed, 1 skipped"},
 		"one did not":               {lines("p [lab]", "TestA", "", "pass") + end("p [lab]", "pass"), "6 passed, 0 failed, 2 skipped"},
 		"another package's":         {lines("q [lab]", "TestA", "", "pass") + end("q [lab]", "pass"), "6 passed, 0 failed, 3 skipped"},
 		"one failed":                {lines("p [lab]", "TestA", "", "fail") + end("p [lab]", "fail"), "5 passed, 1 failed, 2 skipped"},

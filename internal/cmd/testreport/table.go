@@ -74,10 +74,10 @@ func (r *report) summarize() summary {
 	return s
 }
 
-// The lab runs the tests of a package under the package's name and labMark. What go test says of such a test, when it
-// leaves it to the lab, is labReason (package proof).
+// The lab runs the tests of a package under names that begin with the package's and labMark: " [lab]", " [lab, after a power
+// cut]". What go test says of such a test, when it leaves it to the lab, is labReason (package proof).
 const (
-	labMark   = " [lab]"
+	labMark   = " [lab"
 	labReason = "lab: runs in the lab (make lab)"
 )
 
@@ -91,8 +91,12 @@ func (r *report) elsewhere(p *pkg, t *test) bool {
 	if reason == nil || reason[1] != labReason {
 		return false
 	}
-	inLab := r.packages[p.path+labMark]
-	return inLab != nil && inLab.tests[t.name] != nil
+	for path, inLab := range r.packages {
+		if strings.HasPrefix(path, p.path+labMark) && inLab.tests[t.name] != nil {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *summary) level(name string) *counts {
