@@ -53,6 +53,11 @@ func (h *held) settle(ctx context.Context) error {
 			return err
 		}
 	}
+	if h.journal == nil && h.rec.Instance > 0 && lookAt(h.folder).strayed() {
+		if err := hook.take(stepSettleKill, func() error { return h.endStray(ctx) }); err != nil {
+			return err
+		}
+	}
 	if h.folder.wasRun() {
 		if err := hook.take(stepSettleJournal, h.folder.clearRuntime); err != nil {
 			return err
@@ -100,6 +105,40 @@ func (h *held) endProcesses(ctx context.Context) error {
 	}
 	return nil
 }
+
+// strayed tells whether the VM may run although its runtime folder is gone, with the sockets by which it would be reached: systemd
+// takes a user's away at the last logout (XDG_RUNTIME_DIR of pam_systemd(8)).
+func (l look) strayed() bool {
+	if l.err != nil || l.active || l.rec.Instance == 0 || l.note() != nil {
+		return false
+	}
+	boot, err := record.BootID()
+	return err == nil && l.rec.Boot == boot
+}
+
+// endStray ends the VMM of such a VM: nobody can reach it, and a second one must never have the same drives. Its monitor ends
+// by itself then.
+func (h *held) endStray(ctx context.Context) error {
+	if err := h.endProcesses(ctx); err != nil {
+		return err
+	}
+	if err := h.awaitEmulated(ctx); err != nil {
+		return err
+	}
+	if h.rec.Jail != nil {
+		if err := unmountBelow(h.folder.data); err != nil {
+			return err
+		}
+	}
+	note := ExitNote{Instance: h.rec.Instance, At: time.Now().UTC(), Code: -1, Unknown: true, Meaning: strayMeaning}
+	if err := writeExit(h.folder, note); err != nil {
+		h.vm.options.Logger.Warn("how the VM ended could not be noted", "vm", h.vm.id, "error", err)
+	}
+	return nil
+}
+
+// strayMeaning is what is said of a VM that lost its runtime folder.
+const strayMeaning = "its runtime folder was taken away while it ran"
 
 // awaitEmulated waits for the QEMU of an emulator that was killed. The kernel ends it, too, but a moment later, in which it
 // may still write into the VM's folder.

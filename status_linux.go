@@ -255,6 +255,8 @@ func (l look) ended(s *Status) {
 		s.Phase, s.Detail = PhaseLost, "nobody noted how it ended"
 		if boot, err := record.BootID(); err == nil && l.rec.Boot != boot {
 			s.Detail = "the host was rebooted while it ran"
+		} else if l.strayed() {
+			s.Detail = strayMeaning + "; start, rm or gc end what is left of it"
 		}
 		return
 	}

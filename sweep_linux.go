@@ -174,6 +174,8 @@ func (s *sweep) vm(ctx context.Context, l look) error {
 		action.What = "removed a VM that does not run"
 	case l.active && ended:
 		action.What = "removed what a run left that is over"
+	case l.strayed():
+		action.What = "ended a VM that had lost its runtime folder"
 	case ended && l.rec.Home == nil && l.unfinished():
 		action.What = "removed what an interrupted start left"
 	default:
