@@ -19,6 +19,7 @@ type bystander struct {
 	vm       *VM
 	records  map[string]string // its files' contents
 	files    []string          // all of the house, when nobody else is there
+	mounts   []string          // as files
 	monitor  record.Process
 	vmm      record.Process
 	snapshot bool
@@ -79,7 +80,7 @@ func settleIn(tb testing.TB, h house, snapshot bool) *bystander {
 			}
 		}
 	}
-	b.files = h.files(tb)
+	b.files, b.mounts = h.files(tb), h.mounts(tb)
 	return b
 }
 
@@ -87,7 +88,7 @@ func (b *bystander) read(tb testing.TB) map[string]string {
 	tb.Helper()
 	texts := map[string]string{}
 	for _, path := range []string{b.house.vmFolder(bystanderID), b.house.runtime(bystanderID)} {
-		for _, name := range []string{recordName, journalName, workDir + "/drives/data-disk"} {
+		for _, name := range []string{recordName, journalName, b.house.work(bystanderID) + "/drives/data-disk"} {
 			text, err := os.ReadFile(filepath.Join(path, name))
 			if err == nil {
 				texts[filepath.Join(path, name)] = string(text)
@@ -144,8 +145,8 @@ func (b *bystander) wantAlone(tb testing.TB, but ...int) {
 			tb.Errorf("the lock %s is held: %v", file, err)
 		}
 	}
-	if mounts := h.mounts(tb); len(mounts) > 0 {
-		tb.Errorf("mounted: %v", mounts)
+	if mounts := h.mounts(tb); !slices.Equal(mounts, b.mounts) {
+		tb.Errorf("mounted: %v, and before: %v", mounts, b.mounts)
 	}
 	b.wantUntouched(tb)
 }

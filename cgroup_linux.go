@@ -98,7 +98,7 @@ func limitsMet(dir string) (text string, outOfMemory bool) {
 	events := cgroup.EventsOf(dir)
 	var met []string
 	if events.OOMKills > 0 {
-		met = append(met, "the kernel killed it, as it needed more memory than its limit (limits.memoryMib)")
+		met = append(met, fmt.Sprintf("the VM's memory limit (%d MiB) was reached, and the kernel killed it: raise limits.memoryMib", cgroup.MemoryMax(dir)>>20))
 	}
 	if events.PIDs > 0 {
 		met = append(met, fmt.Sprintf("%d times it could not make a thread or a process, for its limit (limits.pids)", events.PIDs))

@@ -31,9 +31,8 @@ func TestNoFaultAtAnyStepLosesAVMOrLeavesAnything(t *testing.T) {
 				t.Parallel()
 				h := newHouse(t)
 				h.Alone = s.alone
-				r := &row{scenario: s, house: h, bystander: settleIn(t, h, s.op == "restore"), cases: map[string]int{}}
-				r.here, r.supervisor, r.live = s.steps(t, h, r.bystander)
-				r.run(t)
+				r := newRow(t, s, h)
+				r.run(t, unix.ENOSPC, unix.EACCES, unix.EIO)
 				mu.Lock()
 				defer mu.Unlock()
 				for _, st := range slices.Concat(r.here, r.supervisor) {
@@ -67,9 +66,20 @@ type row struct {
 	live       map[moment]bool
 	cases      map[string]int
 	count      int
+	only       []step             // those that are walked; nil: all
+	after      func(t *testing.T) // looks at the host after each case; may be nil
 }
 
-func (r *row) run(t *testing.T) {
+// newRow makes a row, in a house of its own: with a bystander, and a snapshot where it needs one.
+func newRow(t *testing.T, s scenario, h house) *row {
+	t.Helper()
+	r := &row{scenario: s, house: h, bystander: settleIn(t, h, s.op == "restore"), cases: map[string]int{}}
+	r.here, r.supervisor, r.live = s.steps(t, h, r.bystander)
+	return r
+}
+
+// run walks the row; steps fail with each of the errors.
+func (r *row) run(t *testing.T, errnos ...unix.Errno) {
 	for _, after := range []bool{false, true} {
 		for _, st := range r.here {
 			r.one(t, fault{How: faultKill, Step: st, After: after}, r.actorDies)
@@ -81,7 +91,7 @@ func (r *row) run(t *testing.T) {
 			r.one(t, fault{How: faultKill, Step: st, After: after}, r.supervisorDies)
 		}
 	}
-	for _, errno := range []unix.Errno{unix.ENOSPC, unix.EACCES, unix.EIO} {
+	for _, errno := range errnos {
 		for _, st := range r.here {
 			if !r.alone && (!r.again || errno == unix.ENOSPC || !isShared(st)) {
 				r.one(t, fault{How: faultError, Step: st, Errno: errno}, r.stepFails)
@@ -112,6 +122,9 @@ func (f fault) String() string {
 
 // one runs one case, with a VM of its own.
 func (r *row) one(t *testing.T, f fault, run func(t *testing.T, id string, f fault)) {
+	if r.only != nil && !slices.Contains(r.only, f.Step) {
+		return
+	}
 	r.count++
 	id := fmt.Sprintf("vm-%d", r.count)
 	f.Mark, f.VM = r.house.path("mark"), r.house.vmFolder(id)
@@ -119,6 +132,9 @@ func (r *row) one(t *testing.T, f fault, run func(t *testing.T, id string, f fau
 		defer func() {
 			finish(t, r.house, id)
 			r.bystander.wantAlone(t)
+			if r.after != nil {
+				r.after(t)
+			}
 		}()
 		run(t, id, f)
 		if err := os.Remove(f.Mark); err != nil {

@@ -28,6 +28,11 @@ type house struct {
 	Emulator string `json:"emulator"`
 	Alone    bool   `json:"alone,omitempty"`   // without a supervisor: VMs are monitored by whoever starts them
 	Limited  bool   `json:"limited,omitempty"` // VMs have limits
+
+	// In a jail: a real Firecracker's path, its jailer's, and a folder on another filesystem than the house's, which has the kernel.
+	Firecracker string `json:"firecracker,omitempty"`
+	Jailer      string `json:"jailer,omitempty"`
+	Elsewhere   string `json:"elsewhere,omitempty"`
 }
 
 // markAt is where in a VM's drive its guest has left its mark, in a test's mind.
@@ -60,12 +65,19 @@ func newHouse(tb testing.TB) house {
 
 func (h house) path(name string) string { return filepath.Join(h.Dir, name) }
 
+func (h house) jailed() bool { return h.Jailer != "" }
+
 // open opens a manager, as every process has one of its own. What befalls it and the supervisors that it starts is told.
 func (h house) open(here, supervisor fault) (*Manager, error) {
 	options := Options{
-		DataDir: h.path("data"), RuntimeDir: h.path("run"), Emulate: true, EmulatorBinary: h.Emulator, VMMArgs: []string{"--machine", "null"},
+		DataDir: h.path("data"), RuntimeDir: h.path("run"),
 		ShutdownTimeout: time.Millisecond, // no guest is there that could obey
 		hook:            here.hook(),
+	}
+	if h.jailed() {
+		options.FirecrackerBinary, options.JailerBinary = h.Firecracker, h.Jailer
+	} else {
+		options.Emulate, options.EmulatorBinary, options.VMMArgs = true, h.Emulator, []string{"--machine", "null"}
 	}
 	if !h.Alone {
 		self, err := os.Executable()
@@ -108,6 +120,10 @@ func (h house) config(id string) Config {
 	if h.Limited {
 		config.Limits = &Limits{CPUs: 1, MemoryMiB: 512, PIDs: 200}
 	}
+	if h.jailed() {
+		config.BootSource.KernelImagePath = filepath.Join(h.Elsewhere, "vmlinux")
+		return config
+	}
 	if !strings.HasPrefix(id, "source") { // of a snapshot: there the path would be another VM's, too
 		config.Vsock.UDSPath = h.path("vsock/" + id)
 	}
@@ -119,7 +135,15 @@ func (h house) vmFolder(id string) string { return h.path("data/vms/" + keyOf(id
 func (h house) runtime(id string) string { return h.path("run/" + keyOf(id)) }
 
 func (h house) staged(id string) string {
-	return filepath.Join(h.vmFolder(id), workDir, "drives", "data-disk")
+	return filepath.Join(h.vmFolder(id), h.work(id), "drives", "data-disk")
+}
+
+// work is the VMM's folder in the VM's.
+func (h house) work(id string) string {
+	if h.jailed() {
+		return filepath.Join(jailDir, filepath.Base(h.Firecracker), keyOf(id), "root")
+	}
+	return workDir
 }
 
 // mark writes into the VM's drive what is the VM's alone.
@@ -237,6 +261,14 @@ func (h house) processes(tb testing.TB) map[int]string {
 		tb.Fatal(err)
 	}
 	found := map[int]string{}
+	inside, err := record.ProcessesIn(h.Dir) // a jailed one's folder has another name inside
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, p := range inside {
+		line, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.PID), "cmdline"))
+		found[p.PID] = string(bytes.ReplaceAll(line, []byte{0}, []byte{' '}))
+	}
 	for _, entry := range entries {
 		pid, err := strconv.Atoi(entry.Name())
 		if err != nil || pid == os.Getpid() {

@@ -210,6 +210,18 @@ func (c CommandExit) ExitCode() int {
 	return c.Code
 }
 
+// Summary is how the VMM ended, which limits it had met, and the line of a guest's kernel that panicked.
+func (n ExitNote) Summary() string {
+	text := n.exit().String()
+	if n.LimitMet != "" {
+		text += "; " + n.LimitMet
+	}
+	if n.Panic != "" {
+		text += fmt.Sprintf("; last on the console: %q", n.Panic)
+	}
+	return text
+}
+
 // failed tells whether the VM's end was not in order.
 func (n ExitNote) failed() bool {
 	switch {

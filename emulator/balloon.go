@@ -158,7 +158,7 @@ var getBalloonStats = balloonCall{words: "Internal VMM error: ", run: func(c *co
 	if b.StatsInterval == 0 {
 		return nil, errStatsOff
 	}
-	s, err := c.machine.BalloonStats(c.ctx)
+	s, err := c.balloonStats()
 	if err != nil {
 		return nil, prefix("Balloon: ", err)
 	}
@@ -170,6 +170,40 @@ var getBalloonStats = balloonCall{words: "Internal VMM error: ", run: func(c *co
 		DiskCaches: s.DiskCaches, HugetlbAllocs: s.HugetlbAllocs, HugetlbFailures: s.HugetlbF,
 	}, nil
 }}
+
+// balloonStats is what the guest's driver reported last, before the snapshot if it did not since.
+func (c *controller) balloonStats() (machine.BalloonStats, error) {
+	s, err := c.machine.BalloonStats(c.ctx)
+	if (s == machine.BalloonStats{ActualMiB: s.ActualMiB}) {
+		actual := s.ActualMiB
+		s = c.reported
+		s.ActualMiB = actual
+	}
+	return s, err
+}
+
+// savedBalloon is what of a balloon's device is in a snapshot, beside its configuration.
+type savedBalloon struct {
+	HostCommand uint32               `json:"host_cmd"`
+	LastCommand uint32               `json:"last_cmd"`
+	Stats       machine.BalloonStats `json:"stats"`
+}
+
+// saveBalloon is nil where there is no balloon.
+func (c *controller) saveBalloon() (*savedBalloon, error) {
+	if c.vm.balloon == nil {
+		return nil, nil
+	}
+	stats, err := c.balloonStats()
+	return &savedBalloon{c.hinting.HostCommand, c.hinting.last, stats}, err
+}
+
+func (c *controller) restoreBalloon(saved *savedBalloon) {
+	if saved != nil {
+		c.hinting = hinting{HostCommand: saved.HostCommand, last: saved.LastCommand}
+		c.reported = saved.Stats
+	}
+}
 
 func parsePatchBalloonStats(body []byte) (action, string, error) {
 	var interval uint16

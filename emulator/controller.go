@@ -72,9 +72,11 @@ type controller struct {
 	vm      resources
 	state   state
 	hinting hinting
-	console *console
-	stdin   *os.File
-	stdout  io.Writer
+	// reported is what the guest's balloon driver had reported when the snapshot was taken that was loaded.
+	reported machine.BalloonStats
+	console  *console
+	stdin    *os.File
+	stdout   io.Writer
 
 	// bootPath is set by requests after which a snapshot can no longer be loaded.
 	bootPath bool

@@ -62,6 +62,10 @@ func (a createSnapshot) save(c *controller) error {
 	case c.state != statePaused:
 		return errors.New(notAllowed + "save/restore unavailable while running")
 	}
+	balloon, err := c.saveBalloon()
+	if err != nil {
+		return prefix("Cannot save the microVM state: ", err)
+	}
 	f, err := createOutput(a.statePath)
 	if err != nil {
 		return osFault("Cannot perform open on the snapshot backing file: ", err)
@@ -70,7 +74,7 @@ func (a createSnapshot) save(c *controller) error {
 	if err := checkMemoryFile(a.memoryPath); err != nil {
 		return osFault("Cannot perform open on the memory backing file: ", err)
 	}
-	saved := savedVM{Format: stateFormat, Version: version, Machine: c.machineName, Config: c.vm.config(), PCI: c.vm.pci}
+	saved := savedVM{Format: stateFormat, Version: version, Machine: c.machineName, Config: c.vm.config(), PCI: c.vm.pci, Balloon: balloon}
 	err = writeState(f, saved, func(w io.Writer) error { return c.machine.Save(c.ctx, w, a.memoryPath) })
 	if err != nil {
 		return osFault("Cannot save the microVM state: ", err)
@@ -202,6 +206,7 @@ func (a loadSnapshot) restore(c *controller) error {
 		return prefix("Failed to load guest memory: ", err)
 	}
 	c.vm.bootConfig = cfg.Boot
+	c.restoreBalloon(saved.Balloon)
 	const words = "Failed to build microVM from snapshot: "
 	console, err := c.openConsole()
 	if err != nil {

@@ -35,6 +35,8 @@ type savedVM struct {
 	Config vmConfig `json:"config"`
 	// Hotplugged devices and PCI come back as they were.
 	PCI bool `json:"pci"`
+	// Balloon is what the balloon's device remembers beside its configuration; nil in older states.
+	Balloon *savedBalloon `json:"balloon,omitempty"`
 }
 
 // writeState writes a state file; save writes the machine's part.

@@ -127,12 +127,12 @@ func (r *vmRun) live(ctx context.Context) error {
 
 // watch waits for a VM without a command to end.
 func (r *vmRun) watch(ctx context.Context) error {
-	exit, err := r.vm.Wait(ctx)
+	note, err := r.vm.WaitEnd(ctx)
 	if err != nil {
 		return err
 	}
-	if exit.Code != 0 || exit.Signal != 0 {
-		return fmt.Errorf("the VMM ended: %v", exit)
+	if note.Code != 0 || note.Signal != 0 {
+		return fmt.Errorf("the VMM ended: %s", note.Summary())
 	}
 	return nil
 }
@@ -175,8 +175,8 @@ func (r *vmRun) session() guestSession {
 func (r *vmRun) lostGuest(err error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if exit, waitErr := r.vm.Wait(ctx); waitErr == nil {
-		return fmt.Errorf("the VM ended before the command did: %v", exit)
+	if note, waitErr := r.vm.WaitEnd(ctx); waitErr == nil {
+		return fmt.Errorf("the VM ended before the command did: %s", note.Summary())
 	}
 	return err
 }

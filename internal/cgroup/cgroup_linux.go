@@ -153,6 +153,16 @@ func Has(dir string, pid int) (bool, error) {
 	return slices.Contains(inside, strconv.Itoa(pid)), err
 }
 
+// MemoryMax is how many bytes a cgroup may have; 0 when it has no such limit.
+func MemoryMax(dir string) int64 {
+	text, err := os.ReadFile(filepath.Join(dir, "memory.max"))
+	if err != nil {
+		return 0
+	}
+	bytes, _ := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64) // "max" is none
+	return bytes
+}
+
 // EventsOf tells how often limits of a cgroup were met. Those that it does not have were not.
 func EventsOf(dir string) Events {
 	return Events{OOMKills: count(dir, "memory.events", "oom_kill"), PIDs: count(dir, "pids.events", "max")}
