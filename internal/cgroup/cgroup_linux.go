@@ -50,6 +50,11 @@ func (l Limits) controllers() (names []string) {
 
 // Check tells why a cgroup below the hierarchy cannot have these limits, and what to do about it. It changes nothing.
 func Check(hierarchy string, l Limits) error {
+	return CheckControllers(hierarchy, l.controllers()...)
+}
+
+// CheckControllers tells why a controller cannot be had in a cgroup below the hierarchy. It changes nothing.
+func CheckControllers(hierarchy string, controllers ...string) error {
 	available, err := words(hierarchy, "cgroup.controllers")
 	if err != nil {
 		return err
@@ -58,7 +63,7 @@ func Check(hierarchy string, l Limits) error {
 	if err != nil {
 		return err
 	}
-	for _, controller := range l.controllers() {
+	for _, controller := range controllers {
 		if !slices.Contains(available, controller) {
 			return fmt.Errorf("the cgroup v2 hierarchy %s has no controller %q; boot the host with cgroup_no_v1=all (and, for memory, cgroup_enable=memory), or do without this limit", hierarchy, controller)
 		}
