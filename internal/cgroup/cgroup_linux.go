@@ -109,14 +109,20 @@ func Make(hierarchy, path string, l Limits) (id string, err error) {
 	return ID(dir)
 }
 
+// counting are the controllers that are enabled where they can be had, limit or no limit, as they count what is used. The
+// CPU's counts without being enabled.
+var counting = []string{"memory", "pids", "io"}
+
 // enable hands the controllers on, from the root down to the cgroup at this path: each cgroup can hand on only what it was
 // given. To enable one that is enabled does nothing.
 func enable(hierarchy, path string, l Limits) error {
 	dir := hierarchy
 	below := strings.Split(filepath.Clean(path), "/")
 	for i := 0; ; i++ {
-		for _, controller := range l.controllers() {
-			if err := write(dir, "cgroup.subtree_control", "+"+controller); err != nil {
+		needed := l.controllers()
+		for _, controller := range slices.Concat(counting, needed) {
+			err := write(dir, "cgroup.subtree_control", "+"+controller)
+			if err != nil && slices.Contains(needed, controller) {
 				return err
 			}
 		}
