@@ -85,6 +85,38 @@ func TestAFilterIsToldFromOneThatHoldsNothing(t *testing.T) {
 	}
 }
 
+func TestAFilterThatTheKernelLetsNobodyTryIsNotJudged(t *testing.T) {
+	t.Parallel()
+	proof.Host(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := Start(t.Context(), Command{Path: self, Dir: shortDir(t), Socket: "s", Args: []string{"open filter"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tid, err := threadNamed(p.PID(), apiThread)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.LockOSThread() // a thread has one tracer: nobody else becomes it
+	defer runtime.UnlockOSThread()
+	if err := unix.PtraceSeize(tid); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := tryThread(p.PID(), tid); got != "" || !errors.Is(err, ErrSeccompUntried) || !errors.Is(err, unix.EPERM) {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if err := p.Signal(unix.SIGKILL); err != nil {
+		t.Error(err)
+	}
+	if _, err := unix.Wait4(tid, nil, unix.WALL, nil); err != nil {
+		t.Error(err)
+	}
+	<-p.Done()
+}
+
 // A release's binary holds; a build for another libc is open (here, one for glibc).
 func TestTheFilterOfARealVMMIsTried(t *testing.T) {
 	t.Parallel()
