@@ -45,35 +45,83 @@ func BenchmarkVMStartJailed(b *testing.B) {
 	inMemoryAndOnDisk(b, func(b *testing.B) {
 		m := newTestManager(b, options)
 		config := smallConfig(b)
-		dir := b.TempDir()
-		chroot := filepath.Join(dir, "firecracker", "bare", "root")
-		bare := func() func() {
-			if err := os.MkdirAll(filepath.Join(chroot, "run"), 0o700); err != nil {
-				b.Fatal(err)
-			}
-			if err := os.Link(config.BootSource.KernelImagePath, filepath.Join(chroot, "kernel")); err != nil {
-				b.Fatal(err)
-			}
-			vmm := proof.StartJailedVMM(b, chroot, "run/fc.sock", options.JailerBinary, "--id", "bare", "--exec-file", options.FirecrackerBinary,
-				"--uid", "1234567", "--gid", "1234567", "--chroot-base-dir", dir, "--cgroup-version", "2", "--")
-			vmm.Put(b, "/machine-config", firecracker.MachineConfig{VCPUCount: 1, MemSizeMiB: 128})
-			vmm.Put(b, "/boot-source", firecracker.BootSource{KernelImagePath: "kernel", BootArgs: defaultBootArgs})
-			vmm.Put(b, "/actions", map[string]string{"action_type": "InstanceStart"})
-			return func() {
-				vmm.Kill()
-				if err := os.RemoveAll(filepath.Join(dir, "firecracker")); err != nil {
-					b.Fatal(err)
-				}
-			}
-		}
 		if err := os.Chmod(config.BootSource.KernelImagePath, 0o644); err != nil {
 			b.Fatal(err)
 		}
-		proof.Pairs(b, func() func() {
-			vm := start(b, m, config)
-			return func() { discard(b, m, vm) }
-		}, bare)
+		bare := newBareJail(b, options)
+		proof.Pairs(b,
+			func() func() {
+				vm := start(b, m, config)
+				return func() { discard(b, m, vm) }
+			},
+			func() func() {
+				vmm := bare.start(b, map[string]string{"kernel": config.BootSource.KernelImagePath})
+				vmm.Put(b, "/machine-config", firecracker.MachineConfig{VCPUCount: 1, MemSizeMiB: 128})
+				vmm.Put(b, "/boot-source", firecracker.BootSource{KernelImagePath: "kernel", BootArgs: defaultBootArgs})
+				vmm.Put(b, "/actions", map[string]string{"action_type": "InstanceStart"})
+				return func() { bare.end(b, vmm) }
+			})
 	})
+}
+
+// BenchmarkVMRestoreJailed restores a snapshot of 128 MiB in a real Firecracker in its jail, beside a bare loop that runs the
+// jailer. Target: 1.05.
+func BenchmarkVMRestoreJailed(b *testing.B) {
+	options := Options{FirecrackerBinary: proof.Firecracker(b), JailerBinary: proof.Jailer(b)}
+	inMemoryAndOnDisk(b, func(b *testing.B) {
+		m := newTestManager(b, options)
+		snapshot := takeSnapshot(b, m)
+		bare := newBareJail(b, options)
+		proof.Pairs(b,
+			func() func() { return restore(b, m, snapshot) },
+			func() func() {
+				vmm := bare.start(b, map[string]string{"state": filepath.Join(snapshot, snapshotState), "memory": filepath.Join(snapshot, snapshotMemory)})
+				vmm.Put(b, "/snapshot/load", firecracker.SnapshotLoad{
+					SnapshotPath: "state", ResumeVM: true,
+					MemBackend: &firecracker.MemoryBackend{BackendType: firecracker.BackendFile, BackendPath: "memory"},
+				})
+				return func() { bare.end(b, vmm) }
+			})
+	})
+}
+
+// bareJail is where a bare loop has the jailer make its jail.
+type bareJail struct {
+	options   Options
+	dir, root string
+}
+
+func newBareJail(b *testing.B, options Options) bareJail {
+	b.Helper()
+	name, err := firecracker.ExecName(options.FirecrackerBinary)
+	if err != nil {
+		b.Fatal(err)
+	}
+	dir := b.TempDir()
+	return bareJail{options, dir, firecracker.Jail{Base: dir}.Root(name, "bare")}
+}
+
+// start runs a VMM in a jail with these files, by their names in it.
+func (j bareJail) start(b *testing.B, files map[string]string) *proof.BareVMM {
+	b.Helper()
+	if err := os.MkdirAll(filepath.Join(j.root, "run"), 0o700); err != nil {
+		b.Fatal(err)
+	}
+	for name, target := range files {
+		if err := os.Link(target, filepath.Join(j.root, name)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return proof.StartJailedVMM(b, j.root, "run/fc.sock", j.options.JailerBinary, "--id", "bare", "--exec-file", j.options.FirecrackerBinary,
+		"--uid", "1234567", "--gid", "1234567", "--chroot-base-dir", j.dir, "--cgroup-version", "2", "--")
+}
+
+func (j bareJail) end(b *testing.B, vmm *proof.BareVMM) {
+	b.Helper()
+	vmm.Kill()
+	if err := os.RemoveAll(filepath.Dir(filepath.Dir(j.root))); err != nil {
+		b.Fatal(err)
+	}
 }
 
 // BenchmarkVMStartDetached starts a VM on the null machine that outlives its starter: folder, record, supervisor and all.
@@ -202,6 +250,22 @@ func benchmarkRestore(b *testing.B, options Options) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	snapshot := takeSnapshot(b, m)
+	proof.Pairs(b,
+		func() func() { return restore(b, m, snapshot) },
+		func() func() {
+			vmm := proof.StartBareVMM(b, snapshot, "fc.sock", binary)
+			vmm.Put(b, "/snapshot/load", firecracker.SnapshotLoad{
+				SnapshotPath: snapshotState, ResumeVM: true,
+				MemBackend: &firecracker.MemoryBackend{BackendType: firecracker.BackendFile, BackendPath: snapshotMemory},
+			})
+			return vmm.Kill
+		})
+}
+
+// takeSnapshot takes a snapshot of a VM that is gone afterwards.
+func takeSnapshot(b *testing.B, m *Manager) string {
+	b.Helper()
 	vm := start(b, m, smallConfig(b))
 	if err := vm.Pause(b.Context()); err != nil {
 		b.Fatal(err)
@@ -211,22 +275,17 @@ func benchmarkRestore(b *testing.B, options Options) {
 		b.Fatal(err)
 	}
 	discard(b, m, vm)
-	proof.Pairs(b,
-		func() func() {
-			vm := create(b, m, Config{})
-			if err := vm.Restore(b.Context(), snapshot, RestoreOptions{}); err != nil {
-				b.Fatal(err)
-			}
-			return func() { discard(b, m, vm) }
-		},
-		func() func() {
-			vmm := proof.StartBareVMM(b, snapshot, "fc.sock", binary)
-			vmm.Put(b, "/snapshot/load", firecracker.SnapshotLoad{
-				SnapshotPath: snapshotState, ResumeVM: true,
-				MemBackend: &firecracker.MemoryBackend{BackendType: firecracker.BackendFile, BackendPath: snapshotMemory},
-			})
-			return vmm.Kill
-		})
+	return snapshot
+}
+
+// restore makes a VM of a snapshot and returns what takes it away.
+func restore(b *testing.B, m *Manager, snapshot string) func() {
+	b.Helper()
+	vm := create(b, m, Config{})
+	if err := vm.Restore(b.Context(), snapshot, RestoreOptions{}); err != nil {
+		b.Fatal(err)
+	}
+	return func() { discard(b, m, vm) }
 }
 
 // BenchmarkGuest measures what an agent in a real guest under the emulator carries each way, and how long one `true` takes

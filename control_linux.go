@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
 
-	"smartvm/drive"
 	"smartvm/firecracker"
 )
 
@@ -102,49 +100,6 @@ func (vm *VM) Metadata(ctx context.Context) (data json.RawMessage, err error) {
 		return err
 	})
 	return data, err
-}
-
-// UpdateDrive puts another file behind a drive. The guest keeps the drive's name and learns of a new size; it must not
-// have the drive mounted. The file is used as it is, never staged. Running or Paused.
-func (vm *VM) UpdateDrive(ctx context.Context, driveID, pathOnHost string) error {
-	return vm.change(ctx, "update drive", liveStates(), func(h *held, in *instance) error {
-		if err := drive.CheckSource(pathOnHost, false); err != nil {
-			return vm.fail("update drive", DriveStageFailed, err)
-		}
-		path, err := filepath.Abs(pathOnHost)
-		if err != nil {
-			return err
-		}
-		seen := path
-		if h.rec.Jail != nil {
-			seen = filepath.Join(drivesDir, driveID+"-"+newID()[:8])
-			h.folder.noteMount = h.intendMount
-			if err := h.folder.lend(path, seen, !h.isReadOnly(driveID)); err != nil {
-				return vm.fail("update drive", DriveStageFailed, err)
-			}
-		}
-		if err := in.client.PatchDrive(ctx, firecracker.DriveUpdate{DriveID: driveID, PathOnHost: seen}); err != nil {
-			return err
-		}
-		for config, path := range map[*Config]string{&h.rec.Home.Seen: seen, &h.rec.Home.OnHost: path} {
-			for i := range config.Drives {
-				if config.Drives[i].DriveID == driveID {
-					config.Drives[i].PathOnHost = path
-				}
-			}
-		}
-		h.vm.take(h.rec)
-		return h.save()
-	})
-}
-
-func (h *held) isReadOnly(driveID string) bool {
-	for i := range h.rec.Home.Seen.Drives {
-		if d := &h.rec.Home.Seen.Drives[i]; d.DriveID == driveID {
-			return d.IsReadOnly
-		}
-	}
-	return false
 }
 
 // UpdateInterface changes an interface's limits; nil leaves one as it is, and a bucket of size 0 lifts it. Running or

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -34,15 +35,32 @@ type Check struct {
 	Status  CheckStatus `json:"status"`
 	Message string      `json:"message"`
 	Fix     string      `json:"fix,omitempty"`
+	// Took is how long it took to find out, in nanoseconds.
+	Took time.Duration `json:"took"`
 }
 
 // Doctor finds out whether this host can run VMs, by trying. Nothing is changed on the host.
 func (m *Manager) Doctor(ctx context.Context) []Check {
-	return []Check{
-		checkKVM(ctx), m.checkVMM(ctx), m.checkJailer(ctx), m.checkEmulator(ctx), checkTUN(),
-		m.checkFolder("data folder", m.options.DataDir), m.checkFolder("runtime folder", m.options.RuntimeDir),
-		m.checkReflink(), m.checkImage(ctx),
+	var checks []Check
+	for _, try := range []func() Check{
+		func() Check { return checkKVM(ctx) },
+		func() Check { return m.checkVMM(ctx) },
+		func() Check { return m.checkSeccomp(ctx) },
+		func() Check { return m.checkJailer(ctx) },
+		checkCgroups,
+		func() Check { return m.checkEmulator(ctx) },
+		checkTUN,
+		func() Check { return m.checkFolder("data folder", m.options.DataDir) },
+		func() Check { return m.checkFolder("runtime folder", m.options.RuntimeDir) },
+		m.checkReflink,
+		func() Check { return m.checkImage(ctx) },
+	} {
+		began := time.Now()
+		check := try()
+		check.Took = time.Since(began)
+		checks = append(checks, check)
 	}
+	return checks
 }
 
 // CheckKVM reports why Firecracker cannot run a guest on this host, or nil. It runs a guest of a million instructions.
@@ -84,38 +102,6 @@ func (m *Manager) checkVMM(ctx context.Context) Check {
 	}
 	check.Status = CheckOK
 	return check
-}
-
-// checkJailer looks for the jailer, which only root can use.
-func (m *Manager) checkJailer(ctx context.Context) Check {
-	check := Check{Name: "jailer", Status: CheckWarn, Fix: "put `jailer` of the same release beside Firecracker, or set SMARTVM_JAILER"}
-	options := m.options
-	options.Emulate = false
-	vmm, err := options.vmm()
-	if err != nil {
-		check.Message = "without Firecracker there is nothing to jail"
-		return check
-	}
-	if os.Geteuid() != 0 {
-		check.Status, check.Message, check.Fix = CheckOK, "not root: Firecracker runs as this user, without a jail", ""
-		return check
-	}
-	check.Status = CheckFail
-	path, err := options.jailer(vmm)
-	if err != nil {
-		check.Message = err.Error()
-		return check
-	}
-	jailer, err := firecracker.JailerVersion(ctx, path)
-	if err != nil {
-		check.Message = err.Error()
-		return check
-	}
-	if build, err := firecracker.BinaryVersion(ctx, vmm); err == nil && build.Version != jailer {
-		check.Message = fmt.Sprintf("the jailer at %s is of version %s, and Firecracker of %s", path, jailer, build.Version)
-		return check
-	}
-	return Check{Name: "jailer", Status: CheckOK, Message: fmt.Sprintf("jailer %s at %s", jailer, path)}
 }
 
 func (m *Manager) checkEmulator(ctx context.Context) Check {

@@ -287,7 +287,7 @@ func (r *row) stepFails(t *testing.T, id string, f fault) {
 	if !errors.Is(err, f.Errno) {
 		t.Errorf("%v does not tell of %v", err, f.Errno)
 	}
-	if r.op == "gc" {
+	if r.op == "gc" || r.op == "remove snapshot" {
 		id = bystanderID // it is about no VM, or about the one that it came to
 	}
 	wantTold(t, err, id)
@@ -322,6 +322,9 @@ func (r *row) walkedBack(st step, phase Phase) bool {
 
 // takesAway tells whether a step takes something away: when it fails, that is still there.
 func takesAway(st step) bool {
+	if st == stepRenameFree {
+		return true
+	}
 	for _, prefix := range []string{"settle", "remove", "gc", "clean up"} {
 		if strings.HasPrefix(string(st), prefix) {
 			return true

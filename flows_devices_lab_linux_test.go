@@ -103,6 +103,9 @@ func TestAJailedGuestSeesItsDevicesChange(t *testing.T) {
 		if got := vm.Config().Drives[0].PathOnHost; got != second {
 			t.Errorf("the drive is said to be %s", got)
 		}
+		if vm.look().rec.Jail != nil {
+			wantOnlyDrive(t, vm, second)
+		}
 	})
 	t.Run("there are random numbers", func(t *testing.T) {
 		if got := sh(t, agent, "cat /sys/class/misc/hw_random/rng_current; head -c 16 /dev/hwrng | wc -c"); !strings.HasPrefix(got, "virtio_rng") || !strings.HasSuffix(got, "\n16") {

@@ -54,6 +54,7 @@ func newHouse(tb testing.TB) house {
 	proof.WriteKernel(tb, h.path("vmlinux"))
 	for _, err := range []error{
 		os.WriteFile(h.path("disk"), bytes.Repeat([]byte("as it was "), 2000), 0o600),
+		os.WriteFile(h.path("other"), bytes.Repeat([]byte("another"), 3000), 0o600),
 		os.Mkdir(h.path("vsock"), 0o700),
 	} {
 		if err != nil {

@@ -51,3 +51,20 @@ func TestAShareOfACPUIsCountedBetweenTwoMeasurements(t *testing.T) {
 		t.Errorf("without time between: %v", got)
 	}
 }
+
+func TestAShareOfTimeHeldBackIsCountedBetweenTwoMeasurements(t *testing.T) {
+	t.Parallel()
+	earlier := Stats{Cgroup: &CgroupStats{Periods: 10, Throttled: 5}}
+	later := Stats{Cgroup: &CgroupStats{Periods: 20, Throttled: 8}}
+	if got := later.ThrottledShare(earlier); got != 0.3 {
+		t.Errorf("share %v, want 0.3", got)
+	}
+	for _, s := range []Stats{{}, earlier} {
+		if got := s.ThrottledShare(earlier); got != 0 {
+			t.Errorf("%+v: %v", s, got)
+		}
+	}
+	if got := later.ThrottledShare(Stats{}); got != 0 {
+		t.Errorf("without a cgroup before: %v", got)
+	}
+}

@@ -162,30 +162,3 @@ func mountsBelow(t *testing.T, dir string) int {
 	}
 	return strings.Count(string(text), " "+dir+"/")
 }
-
-func TestADriveOfAJailedVMIsSwappedWhileItRuns(t *testing.T) {
-	t.Parallel()
-	m := jailedManager(t)
-	config := smallConfig(t)
-	config.Drives = []Drive{{DriveID: "data", PathOnHost: diskImage(t, "data.img", 1<<20), IsReadOnly: true}}
-	if err := os.Chmod(config.Drives[0].PathOnHost, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	vm := start(t, m, config)
-	other := diskImage(t, "other.img", 2<<20)
-	if err := os.Chmod(other, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := vm.UpdateDrive(t.Context(), "data", other); err != nil {
-		t.Fatal(err)
-	}
-	if got := vm.Config().Drives[0].PathOnHost; got != other {
-		t.Errorf("in force is %s", got)
-	}
-	if err := vm.Kill(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := vm.Start(t.Context()); err != nil {
-		t.Errorf("start with the swapped drive: %v", err)
-	}
-}

@@ -149,6 +149,8 @@ func (d deed) perform(ctx context.Context, m *Manager, h house) error {
 		return err
 	case "rename":
 		return vm.Rename(ctx, d.Name)
+	case "update drive":
+		return vm.UpdateDrive(ctx, "data", h.path("other"))
 	case "clean up":
 		return vm.CleanUp(ctx)
 	case "remove":

@@ -275,20 +275,23 @@ func (vm *VM) Rename(ctx context.Context, name string) error {
 		return err
 	}
 	defer h.release()
-	old := h.rec.Name
+	old, hook := h.rec.Name, vm.options.hook
 	if name != "" {
-		if err := vm.manager.takeName(name, vm.key); err != nil {
+		if err := hook.take(stepRenameTake, func() error { return vm.manager.takeName(name, vm.key) }); err != nil {
 			return vm.fail(op, InvalidState, err)
 		}
 	}
 	// The record decides: until it is written the VM has its old name, and the new link is one that a crash left.
 	h.rec.Name = name
-	if err := h.save(); err != nil {
-		return vm.fail(op, InvalidState, errors.Join(err, vm.manager.dropName(name, vm.key)))
+	if err := hook.take(stepRenameRecord, h.save); err != nil {
+		if name != old {
+			err = errors.Join(err, vm.manager.dropName(name, vm.key))
+		}
+		return vm.fail(op, InvalidState, err)
 	}
 	if old != "" && old != name {
-		if err := vm.manager.dropName(old, vm.key); err != nil {
-			return vm.fail(op, InvalidState, err)
+		if err := hook.take(stepRenameFree, func() error { return vm.manager.dropName(old, vm.key) }); err != nil {
+			return vm.fail(op, InvalidState, fmt.Errorf("the VM has its new name, and the old one is not free: %w; `smartvm gc` tries again", err))
 		}
 	}
 	return nil

@@ -58,6 +58,8 @@ type homeRecord struct {
 	OnHost   Config        `json:"onHost"` // the same, with paths of the host
 	Drives   []StagedDrive `json:"drives,omitempty"`
 	Restored string        `json:"restored,omitempty"` // the snapshot's folder; there is no kernel to boot again then
+	// Unused are names in the jail that were a drive's, or were to become one's: see UpdateDrive.
+	Unused []string `json:"unused,omitempty"`
 }
 
 // vmJournal is what is going on with a VM, in <runtime>/journal.json. It dies with the host's boot, as do the processes

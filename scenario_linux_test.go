@@ -53,6 +53,10 @@ func scenarios() []scenario {
 		{name: "gc", again: true, prepared: append(lost[:4:4], "rubbish"), op: "gc", first: PhaseLost},
 		{name: "clean up", again: true, prepared: running, op: "clean up", first: PhaseRunning, turns: []turn{{stepStopVMM, PhaseExited}}},
 		{name: "snapshot a running VM", prepared: running, op: "snapshot", first: PhaseRunning, turns: []turn{{stepPauseVMM, PhasePaused}, {stepResumeVMM, PhaseRunning}}},
+		{name: "remove a snapshot", again: true, prepared: append(running[:3:3], "snapshot"), op: "remove snapshot", first: PhaseRunning},
+		{name: "rename a running VM", prepared: running, op: "rename", first: PhaseRunning},
+		{name: "rename a stopped VM", prepared: stopped, op: "rename", first: PhaseExited},
+		{name: "update a drive", prepared: running, op: "update drive", first: PhaseRunning},
 		{name: "remove a stopped VM", prepared: stopped, op: "remove", first: PhaseExited, turns: []turn{{stepRemoveHide, absent}}},
 		{name: "remove a running VM", again: true, prepared: running, op: "force", first: PhaseRunning, turns: []turn{{stepStopVMM, PhaseKilled}, {stepRemoveHide, absent}}},
 	}

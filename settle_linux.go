@@ -257,7 +257,7 @@ func (h *held) noteEnd(ctx context.Context, interrupted bool) error {
 
 // removeResources removes what was made for the VM, or by its VMM, outside of the VM's folders.
 func (h *held) removeResources(ctx context.Context) error {
-	errs := []error{removeCgroups(ctx, h.journal)}
+	errs := []error{removeCgroups(ctx, h.journal), h.dropUnused()}
 	for _, r := range h.journal.Resources {
 		switch r.Kind {
 		case kindSocket:

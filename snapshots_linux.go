@@ -109,10 +109,11 @@ func (m *Manager) RemoveSnapshot(ctx context.Context, name string) error {
 		}
 	}
 	hidden := filepath.Join(m.snapshotsDir(), hiddenPrefix+name+partialMark+newID()[:8])
-	if err := os.Rename(dir, hidden); err != nil {
+	hook := m.options.hook
+	if err := hook.take(stepSnapshotHide, func() error { return os.Rename(dir, hidden) }); err != nil {
 		return &Error{Code: InvalidState, Op: op, Err: err}
 	}
-	if err := os.RemoveAll(hidden); err != nil {
+	if err := hook.take(stepSnapshotRemove, func() error { return os.RemoveAll(hidden) }); err != nil {
 		return &Error{Code: InvalidState, Op: op, Err: fmt.Errorf("left behind: %w; `smartvm gc` tries again", err)}
 	}
 	return nil

@@ -10,10 +10,13 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"smartvm/internal/cgroup"
 )
 
 // Stats is what a running VM has used up to now, as the host's kernel counts it. The CPU time and the bytes are of the VMM
-// and the processes that it started; of one that has ended meanwhile only the CPU time is left in the sum.
+// and the processes that it started; of one that has ended meanwhile only the CPU time is left in the sum. With limits the
+// CPU time is what the VM's cgroup counts, to the microsecond.
 type Stats struct {
 	ID        string        `json:"id"`
 	Name      string        `json:"name,omitempty"`
@@ -30,6 +33,35 @@ type Stats struct {
 	// What went through the VM's TAPs, as the guest sees it.
 	NetReceived int64 `json:"netReceived"`
 	NetSent     int64 `json:"netSent"`
+
+	// Limits are the VM's; nil without any.
+	Limits *Limits `json:"limits,omitempty"`
+	// Cgroup is what the VM's cgroup counts; nil without limits.
+	Cgroup *CgroupStats `json:"cgroup,omitempty"`
+}
+
+// CgroupStats is what a VM's cgroup counts: the VMM, and the jailer that it was. What this host's kernel does not count in a
+// cgroup is 0, and not in the JSON.
+type CgroupStats struct {
+	CPUTime       time.Duration `json:"cpuTime"`                 // in nanoseconds
+	Periods       int64         `json:"periods,omitempty"`       // of 100 ms, in which there was something to do
+	Throttled     int64         `json:"throttled,omitempty"`     // of these, those in which limits.cpus held the VM back
+	ThrottledTime time.Duration `json:"throttledTime,omitempty"` // for how long, all threads added up, in nanoseconds
+
+	Memory     int64 `json:"memory,omitempty"`     // bytes, the host's cache of the VM's files included: what limits.memoryMib bounds
+	MemoryPeak int64 `json:"memoryPeak,omitempty"` // the most that it was
+	PIDs       int   `json:"pids,omitempty"`       // processes and threads: what limits.pids bounds
+
+	DiskRead    int64 `json:"diskRead,omitempty"` // bytes
+	DiskWritten int64 `json:"diskWritten,omitempty"`
+}
+
+// ThrottledShare is in how much of the time between two measurements limits.cpus held the VM back: 1 is always.
+func (s Stats) ThrottledShare(earlier Stats) float64 {
+	if s.Cgroup == nil || earlier.Cgroup == nil || s.Cgroup.Periods <= earlier.Cgroup.Periods {
+		return 0
+	}
+	return max(0, float64(s.Cgroup.Throttled-earlier.Cgroup.Throttled)/float64(s.Cgroup.Periods-earlier.Cgroup.Periods))
 }
 
 // CPUShare is how much of one CPU was used between two measurements: 1 is all of it, a VM with two vCPUs can come to 2.
@@ -55,6 +87,12 @@ func (vm *VM) Stats(_ context.Context) (Stats, error) {
 	s := Stats{ID: vm.id, Name: look.rec.Name, At: time.Now().UTC(), CPUs: machine.VCPUCount, MemoryMiB: machine.MemSizeMiB}
 	if err := s.addProcess(look.jour.VMM.PID); err != nil {
 		return Stats{}, vm.fail(op, NoClient, err)
+	}
+	if err := s.addCgroup(look.jour.Cgroup); err != nil {
+		return Stats{}, vm.fail(op, NoClient, err)
+	}
+	if limits := look.rec.Config.Limits; limits != nil && *limits != (Limits{}) {
+		s.Limits = limits
 	}
 	for i := range look.rec.Config.NetworkInterfaces {
 		counters := filepath.Join("/sys/class/net", look.rec.Config.NetworkInterfaces[i].HostDevName, "statistics")
@@ -110,6 +148,20 @@ func (s *Stats) addProcess(pid int) error {
 			}
 		}
 	}
+	return nil
+}
+
+// addCgroup has the VM's cgroup tell, where there is one.
+func (s *Stats) addCgroup(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	usage, err := cgroup.UsageOf(dir)
+	if err != nil {
+		return err
+	}
+	stats := CgroupStats(usage)
+	s.Cgroup, s.CPUTime = &stats, stats.CPUTime
 	return nil
 }
 

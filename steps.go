@@ -52,6 +52,19 @@ const (
 	stepSnapshotDrives  step = "snapshot: drives copied"
 	stepSnapshotPublish step = "snapshot: folder named"
 
+	stepSnapshotHide   step = "remove snapshot: folder hidden"
+	stepSnapshotRemove step = "remove snapshot: folder removed"
+
+	stepRenameTake   step = "rename: name taken"
+	stepRenameRecord step = "rename: record written"
+	stepRenameFree   step = "rename: old name freed"
+
+	stepSwapNote   step = "update drive: name noted"
+	stepSwapLend   step = "update drive: file placed"
+	stepSwapVMM    step = "update drive: VMM told"
+	stepSwapRecord step = "update drive: record written"
+	stepSwapDrop   step = "update drive: old file taken away"
+
 	stepSweepAside step = "gc: leftover removed"
 )
 
@@ -65,7 +78,9 @@ func allSteps() []step {
 		stepMonitorSpawn, stepMonitorNote, stepMonitorSettle,
 		stepSettleKill, stepSettleNote, stepSettleSockets, stepSettleJournal, stepSettleHome,
 		stepRemoveHide, stepRemoveName, stepRemoveFolder,
-		stepSnapshotAside, stepSnapshotState, stepSnapshotDrives, stepSnapshotPublish,
+		stepSnapshotAside, stepSnapshotState, stepSnapshotDrives, stepSnapshotPublish, stepSnapshotHide, stepSnapshotRemove,
+		stepRenameTake, stepRenameRecord, stepRenameFree,
+		stepSwapNote, stepSwapLend, stepSwapVMM, stepSwapRecord, stepSwapDrop,
 		stepSweepAside,
 	}
 }

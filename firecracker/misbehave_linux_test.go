@@ -57,6 +57,9 @@ func misbehave(socket, how string) {
 	case "killed":
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		<-forever
+	case "unfiltered", "open filter", "trapping filter", "refusing filter", "killing filter":
+		filterAPIThread(how)
+		http.Serve(listen(), http.HandlerFunc(answerLikeFirecracker))
 	case "never":
 		fmt.Println("waiting")
 		unix.Pause() // not select {}: without cgo the runtime calls that a deadlock

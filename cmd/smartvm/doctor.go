@@ -42,7 +42,7 @@ func newDoctorCommand(surroundings func() host) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array of {name, status, message, fix}")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array of {name, status, message, fix, took}")
 	return cmd
 }
 

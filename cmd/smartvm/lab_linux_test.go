@@ -47,10 +47,17 @@ func smartvmCommand(t *testing.T, stdin string, args ...string) (stdout, stderr 
 func TestDoctorFindsTheLabFit(t *testing.T) {
 	proof.Lab(t)
 	out, errs, code := smartvmCommand(t, "", "doctor")
-	for _, check := range []string{"kvm", "tun", "reflink", "image", "emulator"} {
+	fine := []string{"kvm", "tun", "reflink", "image", "emulator", "cgroup"}
+	if os.Getenv("SMARTVM_JAILER") != "" {
+		fine = append(fine, "firecracker", "jailer")
+	}
+	for _, check := range fine {
 		if !strings.Contains(out, "✓ "+check) {
 			t.Errorf("%s is not fine", check)
 		}
+	}
+	if !strings.Contains(out, "\n✓ seccomp") && !strings.Contains(out, "built without seccomp filters") && os.Getenv("SMARTVM_FIRECRACKER") != "" {
+		t.Error("nothing is said of seccomp")
 	}
 	if real := os.Getenv("SMARTVM_FIRECRACKER") != ""; real != (code == 0) {
 		t.Errorf("exit code %d, with a Firecracker: %t", code, real)

@@ -27,7 +27,8 @@ func newStatsCommand(surroundings func() host) *cobra.Command {
 		Use:   "stats [flags] [VM...]",
 		Short: "Print what VMs use, every second",
 		Long: "stats prints what each VM that runs uses of this host: CPU time (100% is one CPU), memory of the VMM and the\n" +
-			"processes below it, bytes read from and written to disks, and bytes through its TAPs as the guest sees them.\n" +
+			"processes below it, bytes read from and written to disks, and bytes through its TAPs as the guest sees them. With\n" +
+			"limits also in how much of the time the one on CPUs held it back, and memory is all that the limit bounds.\n" +
 			"Without a VM named: all that run. ^C ends it and leaves the VMs alone.",
 		ValidArgsFunction: completeVMs(surroundings, 0, isLive),
 		Args:              noneEmpty,
@@ -62,7 +63,25 @@ type statsView struct {
 // usageLine is what one VM used.
 type usageLine struct {
 	smartvm.Stats
-	CPUPercent float64 `json:"cpuPercent"` // since the measurement before; 100 is one CPU
+	// Since the measurement before. Of the CPU: 100 is one. Of the time: in how much limits.cpus held the VM back.
+	CPUPercent       float64 `json:"cpuPercent"`
+	ThrottledPercent float64 `json:"throttledPercent,omitempty"`
+}
+
+// memory is what is in use and what bounds that: with a limit, all that the limit bounds.
+func (l usageLine) memory() (used, limit int64) {
+	if l.Limits != nil && l.Limits.MemoryMiB > 0 && l.Cgroup != nil {
+		return l.Cgroup.Memory, int64(l.Limits.MemoryMiB) << 20
+	}
+	return l.MemoryRSS, int64(l.MemoryMiB) << 20
+}
+
+// throttled is how the table has it.
+func (l usageLine) throttled() string {
+	if l.Limits == nil || l.Limits.CPUs == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.0f%%", l.ThrottledPercent)
 }
 
 func (s statsView) run(ctx context.Context) error {
@@ -130,13 +149,14 @@ func (s statsView) print(now, before []smartvm.Stats) error {
 	for _, stats := range now {
 		for _, earlier := range before {
 			if earlier.ID == stats.ID {
-				lines = append(lines, usageLine{stats, 100 * stats.CPUShare(earlier)})
+				lines = append(lines, usageLine{stats, 100 * stats.CPUShare(earlier), 100 * stats.ThrottledShare(earlier)})
 				break
 			}
 		}
 	}
-	return printList(s.out, s.format, lines, "NAME\tID\tCPU\tMEM\tLIMIT\tDISK READ\tWRITTEN\tNET RECEIVED\tSENT", func(l usageLine) string {
-		return fmt.Sprintf("%s\t%s\t%.1f%%\t%s\t%s\t%s\t%s\t%s\t%s", cmp.Or(l.Name, "-"), shortID(l.ID), l.CPUPercent, sizeText(l.MemoryRSS),
-			sizeText(int64(l.MemoryMiB)<<20), sizeText(l.DiskRead), sizeText(l.DiskWritten), sizeText(l.NetReceived), sizeText(l.NetSent))
+	return printList(s.out, s.format, lines, "NAME\tID\tCPU\tTHROTTLED\tMEM\tLIMIT\tDISK READ\tWRITTEN\tNET RECEIVED\tSENT", func(l usageLine) string {
+		used, limit := l.memory()
+		return fmt.Sprintf("%s\t%s\t%.1f%%\t%s\t%s\t%s\t%s\t%s\t%s\t%s", cmp.Or(l.Name, "-"), shortID(l.ID), l.CPUPercent, l.throttled(), sizeText(used),
+			sizeText(limit), sizeText(l.DiskRead), sizeText(l.DiskWritten), sizeText(l.NetReceived), sizeText(l.NetSent))
 	})
 }

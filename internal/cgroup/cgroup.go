@@ -4,6 +4,8 @@
 // It makes and removes cgroups and moves no process: whoever starts one starts it in the cgroup.
 package cgroup
 
+import "time"
+
 // Limits are what all processes of a cgroup may take together. 0 is no limit.
 type Limits struct {
 	CPUs   float64 // CPU time in CPUs: 1.5 is what one and a half give; at least MinCPUs
@@ -22,4 +24,20 @@ const MinCPUs = 0.01
 type Events struct {
 	OOMKills uint64 // "the number of processes belonging to this cgroup killed by any kind of OOM killer"
 	PIDs     uint64 // processes and threads that were not made
+}
+
+// Usage is what the processes of a cgroup take, and have taken since it was made. What the cgroup does not count is 0: for
+// that it takes the controller that is named.
+type Usage struct {
+	CPUTime       time.Duration
+	Periods       int64         // cpu: of 100 ms, in which there was something to do
+	Throttled     int64         // cpu: of these, those whose CPU time was used up before their end
+	ThrottledTime time.Duration // cpu: how long that held processes back, all threads added up
+
+	Memory     int64 // memory: bytes, page cache included
+	MemoryPeak int64 // memory, Linux 5.19: the most that it was
+	PIDs       int   // pids: processes and threads
+
+	DiskRead    int64 // io: bytes
+	DiskWritten int64
 }

@@ -50,6 +50,11 @@ func (l Limits) controllers() (names []string) {
 
 // Check tells why a cgroup below the hierarchy cannot have these limits, and what to do about it. It changes nothing.
 func Check(hierarchy string, l Limits) error {
+	return CheckControllers(hierarchy, l.controllers()...)
+}
+
+// CheckControllers tells why a controller cannot be had in a cgroup below the hierarchy. It changes nothing.
+func CheckControllers(hierarchy string, controllers ...string) error {
 	available, err := words(hierarchy, "cgroup.controllers")
 	if err != nil {
 		return err
@@ -58,7 +63,7 @@ func Check(hierarchy string, l Limits) error {
 	if err != nil {
 		return err
 	}
-	for _, controller := range l.controllers() {
+	for _, controller := range controllers {
 		if !slices.Contains(available, controller) {
 			return fmt.Errorf("the cgroup v2 hierarchy %s has no controller %q; boot the host with cgroup_no_v1=all (and, for memory, cgroup_enable=memory), or do without this limit", hierarchy, controller)
 		}
@@ -104,14 +109,20 @@ func Make(hierarchy, path string, l Limits) (id string, err error) {
 	return ID(dir)
 }
 
+// counting are the controllers that are enabled where they can be had, limit or no limit, as they count what is used. The
+// CPU's counts without being enabled.
+var counting = []string{"memory", "pids", "io"}
+
 // enable hands the controllers on, from the root down to the cgroup at this path: each cgroup can hand on only what it was
 // given. To enable one that is enabled does nothing.
 func enable(hierarchy, path string, l Limits) error {
 	dir := hierarchy
 	below := strings.Split(filepath.Clean(path), "/")
 	for i := 0; ; i++ {
-		for _, controller := range l.controllers() {
-			if err := write(dir, "cgroup.subtree_control", "+"+controller); err != nil {
+		needed := l.controllers()
+		for _, controller := range slices.Concat(counting, needed) {
+			err := write(dir, "cgroup.subtree_control", "+"+controller)
+			if err != nil && slices.Contains(needed, controller) {
 				return err
 			}
 		}

@@ -82,12 +82,20 @@ func TestControllersAreHandedDownTheChainAndNoFurther(t *testing.T) {
 	root := fake(t, t.TempDir(), map[string]string{"cgroup.subtree_control": "."})
 	fake(t, filepath.Join(root, "smartvm"), map[string]string{"cgroup.subtree_control": "."})
 	fake(t, filepath.Join(root, "smartvm", "vm"), map[string]string{"cgroup.subtree_control": "."})
-	if err := enable(root, "smartvm", Limits{PIDs: 5}); err != nil {
+	if err := enable(root, "smartvm", Limits{CPUs: 1}); err != nil { // what is needed comes last
 		t.Fatal(err)
 	}
-	wantFile(t, "+pids", root, "cgroup.subtree_control")
-	wantFile(t, "+pids", root, "smartvm", "cgroup.subtree_control")
+	wantFile(t, "+cpu", root, "cgroup.subtree_control")
+	wantFile(t, "+cpu", root, "smartvm", "cgroup.subtree_control")
 	wantFile(t, ".", root, "smartvm", "vm", "cgroup.subtree_control")
+	// What only counts need not be there; what is to hold must.
+	bare := fake(t, t.TempDir(), nil)
+	if err := enable(bare, ".", Limits{}); err != nil {
+		t.Errorf("without a limit: %v", err)
+	}
+	if err := enable(bare, ".", Limits{Memory: 1 << 20}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without the controller: %v", err)
+	}
 }
 
 func TestLimitsAreWrittenAsTheKernelReadsThem(t *testing.T) {
@@ -123,6 +131,29 @@ func TestEventsAreReadAndThoseOfAMissingControllerAreNone(t *testing.T) {
 	}
 	if got := EventsOf(fake(t, t.TempDir(), map[string]string{"memory.events": "oom_kill"})); got != (Events{}) {
 		t.Errorf("got %+v of nothing", got)
+	}
+}
+
+func TestUsageIsReadAndWhatIsNotCountedIsZero(t *testing.T) {
+	t.Parallel()
+	dir := fake(t, t.TempDir(), map[string]string{
+		"cpu.stat":       "usage_usec 2500000\nuser_usec 1\nsystem_usec 2\nnr_periods 10\nnr_throttled 4\nthrottled_usec 300\n",
+		"memory.current": "1048576\n", "memory.peak": "2097152\n", "pids.current": "7\n",
+		"io.stat": "254:0 rbytes=100 wbytes=30 rios=2 wios=1 dbytes=9 dios=1\n7:0 rbytes=5 wbytes=0 rios=1 wios=0 dbytes=0 dios=0\n8:0 \n",
+	})
+	want := Usage{
+		CPUTime: 2500 * time.Millisecond, Periods: 10, Throttled: 4, ThrottledTime: 300 * time.Microsecond,
+		Memory: 1 << 20, MemoryPeak: 2 << 20, PIDs: 7, DiskRead: 105, DiskWritten: 30,
+	}
+	if got, err := UsageOf(dir); err != nil || got != want {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	bare := fake(t, t.TempDir(), map[string]string{"cpu.stat": "usage_usec 5\n"})
+	if got, err := UsageOf(bare); err != nil || got != (Usage{CPUTime: 5 * time.Microsecond}) {
+		t.Errorf("without controllers: %+v, %v", got, err)
+	}
+	if _, err := UsageOf(filepath.Join(dir, "gone")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("of none: %v", err)
 	}
 }
 
