@@ -35,6 +35,10 @@ type Config struct {
 	// images, where a reflink is possible) or "memory" (the runtime folder: nothing ever touches a disk).
 	EphemeralStorage string `json:"ephemeralStorage,omitempty"`
 
+	// NetNS is the network namespace that the VMM runs in, and that its TAPs are in: a name that ip-netns(8) knows, or a path
+	// with a `/` in it. Default: that of the process that starts the VM. Only in a jail.
+	NetNS string `json:"netns,omitempty"`
+
 	Pmem              []Pmem             `json:"pmem,omitempty"`
 	NetworkInterfaces []NetworkInterface `json:"networkInterfaces,omitempty"`
 	Vsock             *Vsock             `json:"vsock,omitempty"`
@@ -236,8 +240,9 @@ type Metrics struct {
 	MetricsPath string `json:"metricsPath"`
 }
 
-// Limits bounds what a VMM, and with it the guest, takes of the host, by a cgroup (v2) of the VM's own. It needs root. A VMM
-// that is restored from a snapshot has the snapshot's limits.
+// Limits bounds what a VMM, and with it the guest, takes of the host: by a cgroup (v2) of the VM's own, which needs root, and
+// by resource limits of the VMM's process, which need the jail. A VMM that is restored from a snapshot has the snapshot's
+// limits.
 type Limits struct {
 	// CPUs is CPU time, in CPUs: 1.5 is as much as one and a half give (cpu.max); 0.01 to 1024, default: no limit. The guest
 	// has its vCPUs whatever this is, and they stand still when it is used up, for at most a tenth of a second.
@@ -247,6 +252,22 @@ type Limits struct {
 	MemoryMiB int `json:"memoryMib,omitempty" explicit:"nonzero"`
 	// PIDs is how many processes and threads there may be (pids.max); at least the vCPUs and 4 more, default: no limit.
 	PIDs int `json:"pids,omitempty" explicit:"nonzero"`
+
+	// ReadBps and WriteBps are bytes a second, ReadIOPS and WriteIOPS operations a second, that all of the VM may ask of each
+	// disk that its drives lie on (io.max): the disk of the data folder, where staged drives are, and those of files and block
+	// devices that are used in place. At least 65536 bytes and 1 operation, default: no limit.
+	ReadBps   int64 `json:"readBps,omitempty" explicit:"nonzero"`
+	WriteBps  int64 `json:"writeBps,omitempty" explicit:"nonzero"`
+	ReadIOPS  int64 `json:"readIops,omitempty" explicit:"nonzero"`
+	WriteIOPS int64 `json:"writeIops,omitempty" explicit:"nonzero"`
+
+	// OpenFiles is how many files the VMM may have open (RLIMIT_NOFILE of getrlimit(2)), sockets and devices included; at
+	// least 64, 3 for each vCPU and 8 for each drive, pmem and interface; default: the jailer's 2048. Only in a jail.
+	OpenFiles int `json:"openFiles,omitempty" explicit:"nonzero"`
+	// FileSizeMiB is how large a file may become that the VMM writes (RLIMIT_FSIZE); at least the largest drive that the guest
+	// may write to, and the guest's memory for a snapshot to be possible; default: no limit. A VMM that would write more ends
+	// with code 151. Only in a jail.
+	FileSizeMiB int `json:"fileSizeMib,omitempty" explicit:"nonzero"`
 }
 
 // isEphemeral reports whether the drive is staged: never with a vhost-user back end; otherwise what the drive says, or
@@ -272,6 +293,14 @@ func (c *Config) applyDefaults() {
 	}
 }
 
+// netNSPath is the path of a network namespace that is named: ip-netns(8) has names in /run/netns.
+func netNSPath(name string) string {
+	if name == "" || strings.ContainsRune(name, '/') {
+		return name
+	}
+	return "/run/netns/" + name
+}
+
 // makeAbsolute makes every path absolute: whoever starts the VM later may do so from another folder.
 func (c *Config) makeAbsolute() error {
 	paths := []*string{&c.BootSource.KernelImagePath, &c.BootSource.InitrdPath}
@@ -293,6 +322,8 @@ func (c *Config) makeAbsolute() error {
 	if c.Serial != nil {
 		paths = append(paths, &c.Serial.SerialOutPath)
 	}
+	c.NetNS = netNSPath(c.NetNS)
+	paths = append(paths, &c.NetNS)
 	for _, path := range paths {
 		if *path == "" || strings.ContainsRune(*path, 0) { // which validation refuses, by its key
 			continue

@@ -115,6 +115,11 @@ func (vm *VM) UpdateDrive(ctx context.Context, driveID, pathOnHost string) error
 		if err != nil {
 			return err
 		}
+		if limits := h.rec.Config.Limits; !h.isReadOnly(driveID) {
+			if err := limits.fitsFile(path); err != nil {
+				return vm.fail("update drive", DriveStageFailed, err)
+			}
+		}
 		seen := path
 		if h.rec.Jail != nil {
 			seen = filepath.Join(drivesDir, driveID+"-"+newID()[:8])
@@ -122,6 +127,9 @@ func (vm *VM) UpdateDrive(ctx context.Context, driveID, pathOnHost string) error
 			if err := h.folder.lend(path, seen, !h.isReadOnly(driveID)); err != nil {
 				return vm.fail("update drive", DriveStageFailed, err)
 			}
+		}
+		if err := h.boundDiskOf(h.folder.onHost(seen)); err != nil {
+			return vm.fail("update drive", InvalidState, fmt.Errorf("limits: %w", err))
 		}
 		if err := in.client.PatchDrive(ctx, firecracker.DriveUpdate{DriveID: driveID, PathOnHost: seen}); err != nil {
 			return err

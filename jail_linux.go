@@ -172,6 +172,13 @@ type jailSpec struct {
 	Jailer string `json:"jailer"`
 	UID    int    `json:"uid"`
 	Base   string `json:"base"`
+
+	NetNS string `json:"netns,omitempty"` // a path; "" is the monitor's
+
+	OpenFiles int   `json:"openFiles,omitempty"` // 0 is the jailer's default
+	FileSize  int64 `json:"fileSize,omitempty"`  // in bytes; 0 is no limit
+	// Outputs are files that the VMM writes for people: their names in the jail, and on the host.
+	Outputs map[string]string `json:"outputs,omitempty"`
 }
 
 // place gives target a name in the jail: by a hard link or a reflink where the filesystem can, else by a bind mount; a copy
@@ -347,6 +354,17 @@ func (c *Config) checkJail() error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+func giveTAPs(interfaces []NetworkInterface, uid int) error {
+	for i := range interfaces {
+		if tap := interfaces[i].HostDevName; tap != "" {
+			if err := giveTAP(tap, uid); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // giveTAP lets the VM's user open a TAP (TUNSETOWNER of Documentation/networking/tuntap.rst).

@@ -169,7 +169,9 @@ func (m *monitor) spawn() (err error) {
 		Console: m.console, Stderr: m.log, Cgroup: m.spec.Cgroup,
 	}
 	if jail := m.spec.Jail; jail != nil {
-		command.Jail = &firecracker.Jail{Jailer: jail.Jailer, UID: jail.UID, GID: jail.UID, Base: jail.Base}
+		command.Jail = &firecracker.Jail{
+			Jailer: jail.Jailer, UID: jail.UID, GID: jail.UID, Base: jail.Base, NetNS: jail.NetNS, NoFile: jail.OpenFiles, FileSize: jail.FileSize,
+		}
 		if m.spec.Cgroup != "" {
 			command.Jail.Cgroup, command.Cgroup = cgroupOf(m.spec.Key), ""
 		}
@@ -182,6 +184,7 @@ func (m *monitor) spawn() (err error) {
 		return err
 	}
 	m.steps.Add("end the VMM", func(ctx context.Context) error {
+		letDisksGo(m.spec.Cgroup)
 		_, err := m.process.Stop(ctx, firecracker.Kill())
 		return err
 	})
@@ -319,6 +322,7 @@ func (m *monitor) letGo(by string) bool {
 }
 
 func (m *monitor) end() {
+	letDisksGo(m.spec.Cgroup)
 	_, _ = m.process.Stop(context.Background(), firecracker.Kill()) // that it ended shows by Done
 }
 
@@ -370,6 +374,14 @@ func (m *monitor) describe(by string) ExitNote {
 	note.OutOfMemory = guestOutOfMemory(m.console.Tail()) || exit.Signal == 9 && note.By == "" && oomKills() > m.oomKill
 	if met, outOfMemory := limitsMet(m.spec.Cgroup); met != "" {
 		note.LimitMet, note.OutOfMemory = met, note.OutOfMemory || outOfMemory
+		note.Meaning += "; " + met
+	}
+	if jail := m.spec.Jail; jail != nil && jail.FileSize > 0 && exit.Code == exitFileSize {
+		met := jail.fileSizeMet(m.spec.Work)
+		if note.LimitMet != "" {
+			note.LimitMet += "; "
+		}
+		note.LimitMet += met
 		note.Meaning += "; " + met
 	}
 	if m.command != nil {

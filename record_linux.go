@@ -190,7 +190,7 @@ type ExitNote struct {
 	Error       string       `json:"error,omitempty"` // why a start failed, or was given up
 	Panic       string       `json:"panic,omitempty"` // the guest kernel's line, from the console
 	OutOfMemory bool         `json:"outOfMemory,omitempty"`
-	LimitMet    string       `json:"limitMet,omitempty"` // which limits of the VM's cgroup made themselves felt, in words
+	LimitMet    string       `json:"limitMet,omitempty"` // which of the VM's limits made themselves felt, in words
 	Command     *CommandExit `json:"command,omitempty"`  // of the VM's own command
 	LastOutput  string       `json:"lastOutput,omitempty"`
 }

@@ -56,6 +56,10 @@ func (vm *VM) Stats(_ context.Context) (Stats, error) {
 	if err := s.addProcess(look.jour.VMM.PID); err != nil {
 		return Stats{}, vm.fail(op, NoClient, err)
 	}
+	if look.rec.Config.NetNS != "" {
+		s.addNamespace(look.jour.VMM.PID, look.rec.Config.NetworkInterfaces)
+		return s, nil
+	}
 	for i := range look.rec.Config.NetworkInterfaces {
 		counters := filepath.Join("/sys/class/net", look.rec.Config.NetworkInterfaces[i].HostDevName, "statistics")
 		s.NetReceived += readNumber(filepath.Join(counters, "tx_bytes")) // what the host sends

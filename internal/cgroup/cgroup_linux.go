@@ -45,6 +45,9 @@ func (l Limits) controllers() (names []string) {
 	if l.PIDs > 0 {
 		names = append(names, "pids")
 	}
+	if l.IO != (IO{}) {
+		names = append(names, "io")
+	}
 	return names
 }
 
@@ -57,6 +60,9 @@ func Check(hierarchy string, l Limits) error {
 	enabled, err := words(hierarchy, "cgroup.subtree_control")
 	if err != nil {
 		return err
+	}
+	if l.IO != (IO{}) && len(l.Devices) == 0 {
+		return errors.New("there is no disk to bound")
 	}
 	for _, controller := range l.controllers() {
 		if !slices.Contains(available, controller) {
@@ -134,6 +140,11 @@ func (l Limits) write(dir string) error {
 	}
 	if l.PIDs > 0 {
 		errs = append(errs, write(dir, "pids.max", strconv.Itoa(l.PIDs)))
+	}
+	if l.IO != (IO{}) {
+		for _, device := range l.Devices {
+			errs = append(errs, BoundDisk(dir, device, l.IO))
+		}
 	}
 	return errors.Join(errs...)
 }
