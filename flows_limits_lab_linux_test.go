@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -31,6 +33,34 @@ func ioStat(t *testing.T, dir, disk, key string) int {
 		}
 	}
 	return 0
+}
+
+func diskOf(t *testing.T, path string) string {
+	t.Helper()
+	disk, err := cgroup.DiskOf(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return disk
+}
+
+// loopDevice makes a disk of its own.
+func loopDevice(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("losetup", "-f").CombinedOutput()
+	if err != nil {
+		t.Fatalf("losetup: %v: %s", err, out)
+	}
+	device := strings.TrimSpace(string(out))
+	if out, err := exec.Command("losetup", device, diskImage(t, "disk.img", 1<<20)).CombinedOutput(); err != nil {
+		t.Fatalf("losetup: %v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("losetup", "-d", device).CombinedOutput(); err != nil {
+			t.Errorf("losetup: %v: %s", err, out)
+		}
+	})
+	return device
 }
 
 // memoryStat is a line of a cgroup's memory.stat.
@@ -71,16 +101,28 @@ func TestAJailedVMIsHeldToItsLimitsOnTheDiskAndCanBeKilledMeanwhile(t *testing.T
 	m, config := jailInTheLab(t)
 	const bps, size = 256 << 10, 2 << 20
 	config.Drives = []Drive{{DriveID: "data", BlankMiB: 16, CacheType: "Writeback"}}
-	config.Limits = &Limits{MemoryMiB: 600, WriteBps: bps, ReadIOPS: 1000, OpenFiles: 64 + 3 + 8, FileSizeMiB: 16}
+	first, second := loopDevice(t), loopDevice(t)
+	config.Drives = append(config.Drives, Drive{DriveID: "disk", PathOnHost: first, IsReadOnly: true})
+	config.Limits = &Limits{MemoryMiB: 600, WriteBps: bps, ReadIOPS: 1000, OpenFiles: 64 + 3 + 2*8, FileSizeMiB: 16}
 	vm, agent := boot(t, m, config)
 	dir := cgroupDir(t, vm)
-	disk, err := cgroup.DiskOf(m.options.DataDir)
-	if err != nil {
+	disk := diskOf(t, m.options.DataDir)
+	wantBounded := func(disks ...string) {
+		t.Helper()
+		var want []string
+		for _, disk := range disks {
+			want = append(want, fmt.Sprintf("%s rbps=max wbps=%d riops=1000 wiops=max", disk, bps))
+		}
+		got := strings.Split(controlFile(t, dir, "io.max"), "\n")
+		if slices.Sort(got); !slices.Equal(got, slices.Sorted(slices.Values(want))) {
+			t.Errorf("io.max is %q, want %q", got, want)
+		}
+	}
+	wantBounded(disk, diskOf(t, first))
+	if err := vm.UpdateDrive(t.Context(), "disk", second); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := controlFile(t, dir, "io.max"), fmt.Sprintf("%s rbps=max wbps=%d riops=1000 wiops=max", disk, bps); got != want {
-		t.Errorf("io.max is %q, want %q", got, want)
-	}
+	wantBounded(disk, diskOf(t, first), diskOf(t, second))
 	if in, err := cgroup.Has(dir, vm.PID()); !in || err != nil {
 		t.Errorf("the VMM is not in it: %v", err)
 	}

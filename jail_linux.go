@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -354,41 +353,6 @@ func (c *Config) checkJail() error {
 		}
 	}
 	return errors.Join(faults...)
-}
-
-func giveTAPs(interfaces []NetworkInterface, uid int) error {
-	for i := range interfaces {
-		if tap := interfaces[i].HostDevName; tap != "" {
-			if err := giveTAP(tap, uid); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// giveTAP lets the VM's user open a TAP (TUNSETOWNER of Documentation/networking/tuntap.rst).
-func giveTAP(name string, uid int) error {
-	tun, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer tun.Close()
-	var request struct {
-		name  [unix.IFNAMSIZ]byte
-		flags uint16
-		_     [22]byte
-	}
-	copy(request.name[:unix.IFNAMSIZ-1], name)
-	request.flags = unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR
-	for _, call := range []struct {
-		number, argument uintptr
-	}{{unix.TUNSETIFF, uintptr(unsafe.Pointer(&request))}, {unix.TUNSETOWNER, uintptr(uid)}} {
-		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, tun.Fd(), call.number, call.argument); errno != 0 {
-			return fmt.Errorf("give TAP %s to uid %d: %w", name, uid, errno)
-		}
-	}
-	return nil
 }
 
 // outFile has the VMM write to a file of the host's that the user names.

@@ -136,10 +136,9 @@ func (j *jailSpec) fileSizeMet(dir string) string {
 	var full []string
 	_ = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
-			return nil
+			return nil //nolint:nilerr // what cannot be looked at is not named
 		}
-		info, err := entry.Info()
-		if err == nil && info.Size() >= j.FileSize && int(info.Sys().(*syscall.Stat_t).Uid) == j.UID {
+		if info, err := entry.Info(); err == nil && info.Size() >= j.FileSize && int(info.Sys().(*syscall.Stat_t).Uid) == j.UID {
 			name, _ := filepath.Rel(dir, path)
 			full = append(full, cmp.Or(j.Outputs[name], name))
 		}
@@ -150,4 +149,19 @@ func (j *jailSpec) fileSizeMet(dir string) string {
 		return fmt.Sprintf(which, j.FileSize>>20, "one of its drives, a snapshot, or the file for the serial port", "")
 	}
 	return fmt.Sprintf(which, j.FileSize>>20, printableText(strings.Join(full, ", ")), ", or empty that file before the next start")
+}
+
+// oomKills is how often the host's kernel has killed a process for want of memory since it booted (proc_vmstat(5)).
+func oomKills() uint64 {
+	text, err := readBounded("/proc/vmstat", 1<<20)
+	if err != nil {
+		return 0
+	}
+	var count uint64
+	for line := range lines(text) {
+		if n, err := fmt.Sscanf(line, "oom_kill %d", &count); n == 1 && err == nil {
+			return count
+		}
+	}
+	return 0
 }

@@ -389,18 +389,3 @@ func (m *monitor) describe(by string) ExitNote {
 	}
 	return note
 }
-
-// oomKills is how often the host's kernel has killed a process for want of memory since it booted (proc_vmstat(5)).
-func oomKills() uint64 {
-	text, err := readBounded("/proc/vmstat", 1<<20)
-	if err != nil {
-		return 0
-	}
-	var count uint64
-	for line := range lines(text) {
-		if n, err := fmt.Sscanf(line, "oom_kill %d", &count); n == 1 && err == nil {
-			return count
-		}
-	}
-	return 0
-}
