@@ -173,6 +173,7 @@ type jailSpec struct {
 	Base   string `json:"base"`
 
 	NetNS string `json:"netns,omitempty"` // a path; "" is the monitor's
+	PIDNS bool   `json:"pidns,omitempty"` // the VMM is process 1 of a PID namespace of its own
 
 	OpenFiles int   `json:"openFiles,omitempty"` // 0 is the jailer's default
 	FileSize  int64 `json:"fileSize,omitempty"`  // in bytes; 0 is no limit

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"smartvm/firecracker"
 	"smartvm/guest"
 	"smartvm/internal/undo"
@@ -171,6 +173,12 @@ func (m *monitor) spawn() (err error) {
 	if jail := m.spec.Jail; jail != nil {
 		command.Jail = &firecracker.Jail{
 			Jailer: jail.Jailer, UID: jail.UID, GID: jail.UID, Base: jail.Base, NetNS: jail.NetNS, NoFile: jail.OpenFiles, FileSize: jail.FileSize,
+		}
+		if jail.PIDNS {
+			if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+				return os.NewSyscallError("prctl", err)
+			}
+			command.Jail.NewPIDNS = true
 		}
 		if m.spec.Cgroup != "" {
 			command.Jail.Cgroup, command.Cgroup = cgroupOf(m.spec.Key), ""

@@ -69,6 +69,7 @@ type vmJournal struct {
 	Monitor  record.Process `json:"monitor,omitzero"` // whoever waits for the VMM's end: a supervisor, or the library's host
 	Ending   string         `json:"ending,omitempty"` // which call is about to end the VM
 	Cgroup   string         `json:"cgroup,omitempty"` // the folder of the VM's cgroup; "" without limits
+	PIDNS    bool           `json:"pidns,omitempty"`  // the VMM is process 1 of a PID namespace, which SIGTERM does not end
 }
 
 type journalState string

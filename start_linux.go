@@ -303,9 +303,12 @@ func (h *held) spawn(ctx context.Context, link *monitorLink, home *home, binary 
 			return vm.fail("start", InvalidConfig, err)
 		}
 		limits := h.rec.Config.Limits
+		// The VMM's parent, the jailer, ends: its status goes to a subreaper. A supervisor can be one. In the library's own process
+		// it would take in the orphans of all other programs that this process runs.
+		h.jour.PIDNS = len(vm.options.Supervisor) > 0
 		spec.Jail = &jailSpec{
 			Jailer: jailer, UID: jail.UID, Base: filepath.Join(h.folder.data, jailDir),
-			NetNS: home.seen.NetNS, OpenFiles: limits.openFiles(), FileSize: limits.fileSize(), Outputs: home.outputs(),
+			NetNS: home.seen.NetNS, PIDNS: h.jour.PIDNS, OpenFiles: limits.openFiles(), FileSize: limits.fileSize(), Outputs: home.outputs(),
 		}
 		if err := inNetNS(home.seen.NetNS, func() error { return giveTAPs(home.seen.NetworkInterfaces, jail.UID) }); err != nil {
 			return err

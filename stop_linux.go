@@ -104,6 +104,9 @@ func (h *held) ladder(ctx context.Context, in *instance, op string, grace time.D
 		return firecracker.Kill()
 	}
 	ladder := firecracker.DefaultLadder(h.vm.options.Arch)
+	if h.jour.PIDNS {
+		ladder = ladder.Without(firecracker.BySIGTERM)
+	}
 	if grace <= 0 || h.jour.State == journalPaused || h.askAgent(ctx, in, grace) {
 		return ladder.WithoutGuest()
 	}
