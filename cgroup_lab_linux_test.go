@@ -40,7 +40,7 @@ func limitedConfig(t *testing.T, busy bool) Config {
 			t.Fatal(err)
 		}
 	}
-	config.Limits = &Limits{CPUs: 1.5, MemoryMiB: 600, PIDs: 64}
+	config.Limits = &Limits{CPUs: 1.5, MemoryMiB: 600, PIDs: 64, ReadBps: 1 << 30, WriteIOPS: 1 << 20}
 	return config
 }
 
@@ -82,12 +82,17 @@ func TestAVMIsInItsCgroupUntilItEnds(t *testing.T) {
 		m := newTestManager(t, options)
 		vm := create(t, m, limitedConfig(t, false))
 		dir := cgroupDir(t, vm)
+		disk, err := cgroup.DiskOf(filepath.Dir(m.options.DataDir)) // which is not there yet
+		if err != nil {
+			t.Fatal(err)
+		}
 		for name, end := range map[string]func(context.Context) error{"stop": vm.Stop, "kill": vm.Kill} {
 			if err := vm.Start(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			for file, want := range map[string]string{
 				"cpu.max": "150000 100000", "memory.max": strconv.Itoa(600 << 20), "pids.max": "64", "memory.oom.group": "1",
+				"io.max": disk + " rbps=1073741824 wbps=max riops=max wiops=1048576",
 			} {
 				if got := controlFile(t, dir, file); got != want {
 					t.Errorf("%s is %q, want %q", file, got, want)

@@ -30,13 +30,24 @@ func TestValidateLimits(t *testing.T) {
 		{limits(Limits{MemoryMiB: -1}), "limits.memoryMib must be 160 to 4294967295, is -1"},
 		{limits(Limits{PIDs: 5}), "limits.pids must be 6, the vCPUs and 4 for the VMM, to 4194304, is 5"},
 		{limits(Limits{PIDs: 1<<22 + 1}), "limits.pids must be 6, the vCPUs and 4 for the VMM, to 4194304, is 4194305"},
+		{limits(Limits{ReadBps: 65535}), "limits.readBps must be at least 65536 bytes a second, is 65535"},
+		{limits(Limits{WriteBps: -1}), "limits.writeBps must be at least 65536 bytes a second, is -1"},
+		{limits(Limits{ReadIOPS: -1}), "limits.readIops must be 1 to 4294967295 operations a second, is -1"},
+		{limits(Limits{WriteIOPS: 1 << 32}), "limits.writeIops must be 1 to 4294967295 operations a second, is 4294967296"},
+		{limits(Limits{FileSizeMiB: -1}), "limits.fileSizeMib must be 1 to 4294967295, is -1"},
+		{func(c *Config) {
+			c.MachineConfig.VCPUCount, c.Drives, c.Pmem, c.NetworkInterfaces = 2, c.Drives[:1], nil, nil
+			c.MMDS, c.Limits = nil, &Limits{OpenFiles: 77}
+		}, "limits.openFiles must be at least 78, for the VMM, its vCPUs and its devices, is 77"},
 		{func(c *Config) {
 			c.MachineConfig.MemSizeMiB, c.MemoryHotplug, c.Balloon = 256, &MemoryHotplug{TotalSizeMiB: 512}, nil
 			c.Limits = &Limits{MemoryMiB: 600}
 		}, "limits.memoryMib must be at least 800, the guest's memory and 32 for its VMM, is 600"},
 	})
 	c := goodConfig()
-	limits(Limits{CPUs: 0.01, MemoryMiB: 160, PIDs: 6})(c)
+	least := Limits{CPUs: 0.01, MemoryMiB: 160, PIDs: 6, ReadBps: 65536, WriteBps: 65536, ReadIOPS: 1, WriteIOPS: 1, FileSizeMiB: 1}
+	least.OpenFiles = 64 + 3*2 + 8*(len(c.Drives)+len(c.Pmem)+len(c.NetworkInterfaces))
+	limits(least)(c)
 	if err := c.validate(cpuarch.X8664); err != nil {
 		t.Error(err)
 	}

@@ -35,6 +35,10 @@ type Config struct {
 	// images, where a reflink is possible) or "memory" (the runtime folder: nothing ever touches a disk).
 	EphemeralStorage string `json:"ephemeralStorage,omitempty"`
 
+	// NetNS is the network namespace that the VMM runs in, and that its TAPs are in: a name that ip-netns(8) knows, or a path
+	// with a `/` in it. Default: that of the process that starts the VM. Only in a jail.
+	NetNS string `json:"netns,omitempty"`
+
 	Pmem              []Pmem             `json:"pmem,omitempty"`
 	NetworkInterfaces []NetworkInterface `json:"networkInterfaces,omitempty"`
 	Vsock             *Vsock             `json:"vsock,omitempty"`
@@ -236,19 +240,6 @@ type Metrics struct {
 	MetricsPath string `json:"metricsPath"`
 }
 
-// Limits bounds what a VMM, and with it the guest, takes of the host, by a cgroup (v2) of the VM's own. It needs root. A VMM
-// that is restored from a snapshot has the snapshot's limits.
-type Limits struct {
-	// CPUs is CPU time, in CPUs: 1.5 is as much as one and a half give (cpu.max); 0.01 to 1024, default: no limit. The guest
-	// has its vCPUs whatever this is, and they stand still when it is used up, for at most a tenth of a second.
-	CPUs float64 `json:"cpus,omitempty" explicit:"nonzero"`
-	// MemoryMiB is the memory of guest and VMM and what the host caches of their files (memory.max); at least the guest's and 32
-	// more, default: no limit. A VMM that needs more, as one that a guest has taken over might, is killed.
-	MemoryMiB int `json:"memoryMib,omitempty" explicit:"nonzero"`
-	// PIDs is how many processes and threads there may be (pids.max); at least the vCPUs and 4 more, default: no limit.
-	PIDs int `json:"pids,omitempty" explicit:"nonzero"`
-}
-
 // isEphemeral reports whether the drive is staged: never with a vhost-user back end; otherwise what the drive says, or
 // whether it is writable. A manager that says "no ephemeral drives" (writable false) overrules both.
 func (d *Drive) isEphemeral(allowed bool) bool {
@@ -272,6 +263,14 @@ func (c *Config) applyDefaults() {
 	}
 }
 
+// netNSPath is the path of a network namespace that is named: ip-netns(8) has names in /run/netns.
+func netNSPath(name string) string {
+	if name == "" || strings.ContainsRune(name, '/') {
+		return name
+	}
+	return "/run/netns/" + name
+}
+
 // makeAbsolute makes every path absolute: whoever starts the VM later may do so from another folder.
 func (c *Config) makeAbsolute() error {
 	paths := []*string{&c.BootSource.KernelImagePath, &c.BootSource.InitrdPath}
@@ -293,6 +292,8 @@ func (c *Config) makeAbsolute() error {
 	if c.Serial != nil {
 		paths = append(paths, &c.Serial.SerialOutPath)
 	}
+	c.NetNS = netNSPath(c.NetNS)
+	paths = append(paths, &c.NetNS)
 	for _, path := range paths {
 		if *path == "" || strings.ContainsRune(*path, 0) { // which validation refuses, by its key
 			continue

@@ -145,7 +145,7 @@ func checkCgroups() Check {
 }
 
 func checkHierarchy(hierarchy string) Check {
-	use := map[string]string{"cpu": "limits.cpus", "memory": "limits.memoryMib", "pids": "limits.pids", "io": "bytes of disks in stats"}
+	use := map[string]string{"cpu": "limits.cpus", "memory": "limits.memoryMib", "pids": "limits.pids", "io": "limits.readBps, writeBps, readIops and writeIops"}
 	var has, lost []string
 	var first error
 	for _, controller := range []string{"cpu", "memory", "pids", "io"} {

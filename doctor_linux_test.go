@@ -24,7 +24,7 @@ func TestDoctorTellsWhatCgroupsLack(t *testing.T) {
 		message, fix string
 	}{
 		"all":       {"cpuset cpu io memory hugetlb pids", CheckOK, "with cpu, memory, pids, io", ""},
-		"without":   {"cpu pids", CheckWarn, "memory (limits.memoryMib), io (bytes of disks in stats); ", "cgroup_no_v1=all"},
+		"without":   {"cpu pids", CheckWarn, "memory (limits.memoryMib), io (limits.readBps, writeBps, readIops and writeIops); ", "cgroup_no_v1=all"},
 		"version 1": {"", CheckWarn, "cpu (limits.cpus), memory (limits.memoryMib), pids (limits.pids), io", "cgroup_no_v1=all"},
 	} {
 		t.Run(name, func(t *testing.T) {

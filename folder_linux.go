@@ -62,6 +62,14 @@ func (f folder) path(name string) string { return filepath.Join(f.data, name) }
 // seen returns where on the host a name is that the VMM has.
 func (f folder) seen(name string) string { return filepath.Join(f.work, name) }
 
+// onHost returns where on the host a path is that the VMM has: one of its folder, or one of the host's.
+func (f folder) onHost(path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return f.seen(path)
+}
+
 func (f folder) mkdir(name string) error {
 	if f.dry {
 		return nil

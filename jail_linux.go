@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -172,6 +171,14 @@ type jailSpec struct {
 	Jailer string `json:"jailer"`
 	UID    int    `json:"uid"`
 	Base   string `json:"base"`
+
+	NetNS string `json:"netns,omitempty"` // a path; "" is the monitor's
+	PIDNS bool   `json:"pidns,omitempty"` // the VMM is process 1 of a PID namespace of its own
+
+	OpenFiles int   `json:"openFiles,omitempty"` // 0 is the jailer's default
+	FileSize  int64 `json:"fileSize,omitempty"`  // in bytes; 0 is no limit
+	// Outputs are files that the VMM writes for people: their names in the jail, and on the host.
+	Outputs map[string]string `json:"outputs,omitempty"`
 }
 
 // place gives target a name in the jail: by a hard link or a reflink where the filesystem can, else by a bind mount; a copy
@@ -347,30 +354,6 @@ func (c *Config) checkJail() error {
 		}
 	}
 	return errors.Join(faults...)
-}
-
-// giveTAP lets the VM's user open a TAP (TUNSETOWNER of Documentation/networking/tuntap.rst).
-func giveTAP(name string, uid int) error {
-	tun, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer tun.Close()
-	var request struct {
-		name  [unix.IFNAMSIZ]byte
-		flags uint16
-		_     [22]byte
-	}
-	copy(request.name[:unix.IFNAMSIZ-1], name)
-	request.flags = unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR
-	for _, call := range []struct {
-		number, argument uintptr
-	}{{unix.TUNSETIFF, uintptr(unsafe.Pointer(&request))}, {unix.TUNSETOWNER, uintptr(uid)}} {
-		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, tun.Fd(), call.number, call.argument); errno != 0 {
-			return fmt.Errorf("give TAP %s to uid %d: %w", name, uid, errno)
-		}
-	}
-	return nil
 }
 
 // outFile has the VMM write to a file of the host's that the user names.

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"smartvm/firecracker"
 	"smartvm/guest"
 	"smartvm/internal/undo"
@@ -169,7 +171,15 @@ func (m *monitor) spawn() (err error) {
 		Console: m.console, Stderr: m.log, Cgroup: m.spec.Cgroup,
 	}
 	if jail := m.spec.Jail; jail != nil {
-		command.Jail = &firecracker.Jail{Jailer: jail.Jailer, UID: jail.UID, GID: jail.UID, Base: jail.Base}
+		command.Jail = &firecracker.Jail{
+			Jailer: jail.Jailer, UID: jail.UID, GID: jail.UID, Base: jail.Base, NetNS: jail.NetNS, NoFile: jail.OpenFiles, FileSize: jail.FileSize,
+		}
+		if jail.PIDNS {
+			if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+				return os.NewSyscallError("prctl", err)
+			}
+			command.Jail.NewPIDNS = true
+		}
 		if m.spec.Cgroup != "" {
 			command.Jail.Cgroup, command.Cgroup = cgroupOf(m.spec.Key), ""
 		}
@@ -182,6 +192,7 @@ func (m *monitor) spawn() (err error) {
 		return err
 	}
 	m.steps.Add("end the VMM", func(ctx context.Context) error {
+		letDisksGo(m.spec.Cgroup)
 		_, err := m.process.Stop(ctx, firecracker.Kill())
 		return err
 	})
@@ -319,6 +330,7 @@ func (m *monitor) letGo(by string) bool {
 }
 
 func (m *monitor) end() {
+	letDisksGo(m.spec.Cgroup)
 	_, _ = m.process.Stop(context.Background(), firecracker.Kill()) // that it ended shows by Done
 }
 
@@ -372,23 +384,16 @@ func (m *monitor) describe(by string) ExitNote {
 		note.LimitMet, note.OutOfMemory = met, note.OutOfMemory || outOfMemory
 		note.Meaning += "; " + met
 	}
+	if jail := m.spec.Jail; jail != nil && jail.FileSize > 0 && exit.Code == exitFileSize {
+		met := jail.fileSizeMet(m.spec.Work)
+		if note.LimitMet != "" {
+			note.LimitMet += "; "
+		}
+		note.LimitMet += met
+		note.Meaning += "; " + met
+	}
 	if m.command != nil {
 		note.Command = m.command.status()
 	}
 	return note
-}
-
-// oomKills is how often the host's kernel has killed a process for want of memory since it booted (proc_vmstat(5)).
-func oomKills() uint64 {
-	text, err := readBounded("/proc/vmstat", 1<<20)
-	if err != nil {
-		return 0
-	}
-	var count uint64
-	for line := range lines(text) {
-		if n, err := fmt.Sscanf(line, "oom_kill %d", &count); n == 1 && err == nil {
-			return count
-		}
-	}
-	return 0
 }

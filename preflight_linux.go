@@ -19,7 +19,8 @@ import (
 // checkFiles reports everything on this host that would keep the VM from starting: files that are missing, of the
 // wrong kind or not to be opened, and memory that is not there. The VMM opens the files again, so this is no guard but
 // a clear error before anything is made. Like validate it reports all faults as one error of code [InvalidConfig].
-func (c *Config) checkFiles(arch string) error {
+func (c *Config) checkFiles(o *Options) error {
+	arch := o.Arch
 	v := validation{arch: arch}
 	report := func(key string, err error) {
 		if err != nil {
@@ -44,10 +45,10 @@ func (c *Config) checkFiles(arch string) error {
 	for i := range c.Pmem {
 		report(fmt.Sprintf("pmem[%d].pathOnHost", i), drive.CheckSource(c.Pmem[i].PathOnHost, !c.Pmem[i].ReadOnly))
 	}
-	for i := range c.NetworkInterfaces {
-		report(fmt.Sprintf("networkInterfaces[%d].hostDevName", i), checkTAP(c.NetworkInterfaces[i].HostDevName))
-	}
-	report("limits", c.Limits.checkHost())
+	c.checkNetwork(o.jailed(), report)
+	report("limits", c.Limits.checkHost(o.DataDir))
+	report("limits", c.Limits.checkProcess(o.jailed()))
+	report("limits", c.checkOutputs())
 	v.hostMemory(c.MachineConfig.MemSizeMiB)
 	return v.faults.err()
 }
@@ -95,19 +96,6 @@ func checkInitrd(path string) error {
 		return err
 	}
 	return f.Close()
-}
-
-// checkTAP looks whether the host has this TAP. Firecracker makes one that is missing when it has the right to, which
-// nobody asked for; the guest would be connected to nothing.
-func checkTAP(name string) error {
-	_, err := os.Stat("/sys/class/net/" + name + "/tun_flags")
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("there is no TAP %q on this host: make one (ip tuntap add %s mode tap)", name, name)
-	case err != nil:
-		return err
-	}
-	return nil
 }
 
 func checkSocket(path string) error {

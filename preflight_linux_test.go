@@ -81,7 +81,7 @@ func hostFiles(t *testing.T) (*Config, string) {
 func TestCheckFilesTakesWhatIsThere(t *testing.T) {
 	t.Parallel()
 	c, _ := hostFiles(t)
-	if err := c.checkFiles(cpuarch.X8664); err != nil {
+	if err := c.checkFiles(&Options{Arch: cpuarch.X8664}); err != nil {
 		t.Error(err)
 	}
 }
@@ -114,7 +114,7 @@ func TestCheckFilesSaysWhatIsWrong(t *testing.T) {
 	} {
 		c, dir := hostFiles(t)
 		row.change(c, dir)
-		err := c.checkFiles(cpuarch.X8664)
+		err := c.checkFiles(&Options{Arch: cpuarch.X8664})
 		if want := strings.ReplaceAll(row.want, "DIR", dir) + " (INVALID_CONFIG)"; err == nil || err.Error() != want {
 			t.Errorf("\n got %v\nwant %s", err, want)
 		}
@@ -125,7 +125,7 @@ func TestCheckFilesRefusesMoreMemoryThanTheHostHas(t *testing.T) {
 	t.Parallel()
 	c, _ := hostFiles(t)
 	c.MachineConfig.MemSizeMiB = math.MaxInt32
-	err := c.checkFiles(cpuarch.X8664)
+	err := c.checkFiles(&Options{Arch: cpuarch.X8664})
 	if !errors.Is(err, InvalidConfig) || !strings.Contains(err.Error(), "machineConfig.memSizeMib is 2147483647, but this host has ") {
 		t.Errorf("got %v", err)
 	}
@@ -135,7 +135,7 @@ func TestCheckFilesReportsEveryFaultAndItsCause(t *testing.T) {
 	t.Parallel()
 	c, dir := hostFiles(t)
 	c.BootSource.KernelImagePath, c.Drives[0].PathOnHost = dir+"/missing", dir+"/folder"
-	err := c.checkFiles(cpuarch.X8664)
+	err := c.checkFiles(&Options{Arch: cpuarch.X8664})
 	if err == nil || !strings.HasPrefix(err.Error(), "2 faults\n") || !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}

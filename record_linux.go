@@ -71,6 +71,7 @@ type vmJournal struct {
 	Monitor  record.Process `json:"monitor,omitzero"` // whoever waits for the VMM's end: a supervisor, or the library's host
 	Ending   string         `json:"ending,omitempty"` // which call is about to end the VM
 	Cgroup   string         `json:"cgroup,omitempty"` // the folder of the VM's cgroup; "" without limits
+	PIDNS    bool           `json:"pidns,omitempty"`  // the VMM is process 1 of a PID namespace, which SIGTERM does not end
 }
 
 type journalState string
@@ -192,7 +193,7 @@ type ExitNote struct {
 	Error       string       `json:"error,omitempty"` // why a start failed, or was given up
 	Panic       string       `json:"panic,omitempty"` // the guest kernel's line, from the console
 	OutOfMemory bool         `json:"outOfMemory,omitempty"`
-	LimitMet    string       `json:"limitMet,omitempty"` // which limits of the VM's cgroup made themselves felt, in words
+	LimitMet    string       `json:"limitMet,omitempty"` // which of the VM's limits made themselves felt, in words
 	Command     *CommandExit `json:"command,omitempty"`  // of the VM's own command
 	LastOutput  string       `json:"lastOutput,omitempty"`
 }

@@ -24,6 +24,8 @@ type RestoreOptions struct {
 	// TAPs gives interfaces other host devices, by interface id. Two restores of one snapshot cannot share a TAP. Since
 	// Firecracker 1.12.
 	TAPs map[string]string
+	// NetNS is the network namespace to run in, as [Config] has it. Default: the snapshot's. /proc/1/ns/net is the host's.
+	NetNS string
 	// TrackDirtyPages, for a later snapshot with a Base.
 	TrackDirtyPages bool
 }
@@ -57,8 +59,22 @@ func (vm *VM) Restore(ctx context.Context, dir string, options RestoreOptions) e
 	if err := snapshot.fits(ctx, dir, vm, binary); err != nil {
 		return vm.fail(op, SnapshotIncompatible, err)
 	}
-	if err := snapshot.Config.Limits.checkHost(); err != nil {
+	limits := snapshot.Config.Limits
+	if err := errors.Join(limits.checkHost(vm.options.DataDir), limits.checkProcess(vm.options.jailed())); err != nil {
 		return vm.fail(op, InvalidConfig, fmt.Errorf("limits: %w", err))
+	}
+	config, err := snapshot.given(vm.id, options)
+	if err != nil {
+		return vm.fail(op, InvalidConfig, err)
+	}
+	var missing faults
+	config.checkNetwork(vm.options.jailed(), func(key string, err error) {
+		if err != nil {
+			missing.add("%s: %w", key, err)
+		}
+	})
+	if err := missing.err(); err != nil {
+		return vm.fail(op, InvalidConfig, err)
 	}
 	early, err := vm.startMonitor()
 	if err != nil {
@@ -77,7 +93,6 @@ func (vm *VM) Restore(ctx context.Context, dir string, options RestoreOptions) e
 	if options.Paused {
 		then = journalPaused
 	}
-	config := snapshot.given(vm.id, options.TAPs)
 	return h.bringUp(ctx, op, bringing{
 		prepared: prepared{binary, early}, then: then, config: config, command: snapshot.Command.clone(),
 		stage: func(ctx context.Context, home *home) error {
@@ -91,15 +106,22 @@ func (vm *VM) Restore(ctx context.Context, dir string, options RestoreOptions) e
 	})
 }
 
-// given is the configuration for the record of a VM that is restored, with the TAPs that it gets.
-func (s *Snapshot) given(id string, taps map[string]string) *Config {
+// given is the configuration for the record of a VM that is restored, with the TAPs and the namespace that it gets.
+func (s *Snapshot) given(id string, options RestoreOptions) (*Config, error) {
 	c := s.Config.clone()
 	c.ID = id
+	if netns := netNSPath(options.NetNS); netns != "" {
+		abs, err := filepath.Abs(netns)
+		if err != nil {
+			return nil, err
+		}
+		c.NetNS = abs
+	}
 	for i := range c.NetworkInterfaces {
 		iface := &c.NetworkInterfaces[i]
-		iface.HostDevName = cmp.Or(taps[iface.IfaceID], iface.HostDevName)
+		iface.HostDevName = cmp.Or(options.TAPs[iface.IfaceID], iface.HostDevName)
 	}
-	return c
+	return c, nil
 }
 
 // leaveFiles has a VM in a jail write none of the files that the snapshot's VM wrote its log, its metrics and the guest's

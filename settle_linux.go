@@ -74,6 +74,7 @@ func (h *held) settle(ctx context.Context) error {
 // noted when its starter was killed.
 func (h *held) endProcesses(ctx context.Context) error {
 	if h.jour.VMM.PID != 0 {
+		letDisksGo(h.jour.Cgroup)
 		if err := h.jour.VMM.Kill(ctx); err != nil {
 			return err
 		}

@@ -95,6 +95,9 @@ func (h *held) writeSnapshot(ctx context.Context, in *instance, dir string, opti
 		return nil, failed(fmt.Errorf("%s is there already; choose another folder, or remove it", dir))
 	}
 	home := loadHome(h.folder, h.rec.Home)
+	if err := h.rec.Config.Limits.fitsSnapshot(&home.seen); err != nil {
+		return nil, failed(err)
+	}
 	if err := vm.snapshotSpace(home, filepath.Dir(dir), int64(home.seen.MachineConfig.MemSizeMiB)<<20); err != nil {
 		return nil, failed(err)
 	}

@@ -121,7 +121,7 @@ func (vm *VM) check(op string) error {
 	if err := vm.given.validate(vm.options.Arch); err != nil {
 		return vm.fail(op, InvalidConfig, err)
 	}
-	if err := vm.given.checkFiles(vm.options.Arch); err != nil {
+	if err := vm.given.checkFiles(&vm.options); err != nil {
 		return vm.fail(op, InvalidConfig, err)
 	}
 	return nil
@@ -252,6 +252,13 @@ func (h *held) makeHome(ctx context.Context, b bringing) (*home, error) {
 			return nil, vm.fail("start", DriveStageFailed, err)
 		}
 	}
+	limits := vm.given.Limits
+	if b.config != nil {
+		limits = b.config.Limits
+	}
+	if err := staged.fitFiles(limits); err != nil {
+		return nil, vm.fail("start", DriveStageFailed, err)
+	}
 	if v := staged.onHost.Vsock; v != nil {
 		if _, err := os.Lstat(v.UDSPath); !errors.Is(err, fs.ErrNotExist) {
 			return nil, vm.fail("start", InvalidConfig, fmt.Errorf("vsock.udsPath: %s is there already; choose another path, or remove it when nothing uses it", v.UDSPath))
@@ -295,13 +302,16 @@ func (h *held) spawn(ctx context.Context, link *monitorLink, home *home, binary 
 		if err != nil {
 			return vm.fail("start", InvalidConfig, err)
 		}
-		spec.Jail = &jailSpec{Jailer: jailer, UID: jail.UID, Base: filepath.Join(h.folder.data, jailDir)}
-		for i := range home.seen.NetworkInterfaces {
-			if tap := home.seen.NetworkInterfaces[i].HostDevName; tap != "" {
-				if err := giveTAP(tap, jail.UID); err != nil {
-					return err
-				}
-			}
+		limits := h.rec.Config.Limits
+		// The VMM's parent, the jailer, ends: its status goes to a subreaper. A supervisor can be one. In the library's own process
+		// it would take in the orphans of all other programs that this process runs.
+		h.jour.PIDNS = len(vm.options.Supervisor) > 0
+		spec.Jail = &jailSpec{
+			Jailer: jailer, UID: jail.UID, Base: filepath.Join(h.folder.data, jailDir),
+			NetNS: home.seen.NetNS, PIDNS: h.jour.PIDNS, OpenFiles: limits.openFiles(), FileSize: limits.fileSize(), Outputs: home.outputs(),
+		}
+		if err := inNetNS(home.seen.NetNS, func() error { return giveTAPs(home.seen.NetworkInterfaces, jail.UID) }); err != nil {
+			return err
 		}
 	}
 	// The sockets that may be made are noted before, the process right after it is there: until then it is known by the
@@ -345,6 +355,7 @@ func (h *held) giveUp(ctx context.Context, before vmRecord, why error) {
 	}
 	var errs []error
 	if h.jour.VMM.PID != 0 {
+		letDisksGo(h.jour.Cgroup)
 		errs = append(errs, h.jour.VMM.Kill(ctx))
 	}
 	note := h.exitNote(ctx)

@@ -94,6 +94,10 @@ func (vm *VM) Stats(_ context.Context) (Stats, error) {
 	if limits := look.rec.Config.Limits; limits != nil && *limits != (Limits{}) {
 		s.Limits = limits
 	}
+	if look.rec.Config.NetNS != "" {
+		s.addNamespace(look.jour.VMM.PID, look.rec.Config.NetworkInterfaces)
+		return s, nil
+	}
 	for i := range look.rec.Config.NetworkInterfaces {
 		counters := filepath.Join("/sys/class/net", look.rec.Config.NetworkInterfaces[i].HostDevName, "statistics")
 		s.NetReceived += readNumber(filepath.Join(counters, "tx_bytes")) // what the host sends

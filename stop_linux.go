@@ -71,7 +71,7 @@ func (h *held) stop(ctx context.Context, op string, grace time.Duration) error {
 	}
 	var how firecracker.Method
 	err = hook.take(stepStopVMM, func() (err error) {
-		how, err = in.process.Stop(ctx, h.ladder(ctx, in, op, grace))
+		how, err = h.descend(ctx, in, h.ladder(ctx, in, op, grace))
 		return err
 	})
 	if err != nil {
@@ -104,6 +104,9 @@ func (h *held) ladder(ctx context.Context, in *instance, op string, grace time.D
 		return firecracker.Kill()
 	}
 	ladder := firecracker.DefaultLadder(h.vm.options.Arch)
+	if h.jour.PIDNS {
+		ladder = ladder.Without(firecracker.BySIGTERM)
+	}
 	if grace <= 0 || h.jour.State == journalPaused || h.askAgent(ctx, in, grace) {
 		return ladder.WithoutGuest()
 	}
@@ -113,6 +116,19 @@ func (h *held) ladder(ctx context.Context, in *instance, op string, grace time.D
 		}
 	}
 	return ladder
+}
+
+// descend ends the VM by the ladder. Limits on disks hold as long as the guest is asked.
+func (h *held) descend(ctx context.Context, in *instance, ladder firecracker.Ladder) (firecracker.Method, error) {
+	if rest := ladder.WithoutGuest(); h.jour.Cgroup != "" && len(rest) < len(ladder) {
+		how, err := in.process.Stop(ctx, ladder[:len(ladder)-len(rest)])
+		if err == nil || ctx.Err() != nil {
+			return how, err
+		}
+		ladder = rest
+	}
+	letDisksGo(h.jour.Cgroup)
+	return in.process.Stop(ctx, ladder)
 }
 
 // askAgent has the guest's agent shut the guest down and waits for the end. It reports whether the agent took the order: a

@@ -37,6 +37,11 @@ func (vm *VM) UpdateDrive(ctx context.Context, driveID, pathOnHost string) error
 				s.oldPath = d.PathOnHost
 			}
 		}
+		if s.write {
+			if err := h.rec.Config.Limits.fitsFile(path); err != nil {
+				return vm.fail(op, DriveStageFailed, err)
+			}
+		}
 		if h.rec.Jail != nil {
 			s.seen = filepath.Join(drivesDir, driveID+"-"+newID()[:8])
 			h.folder.noteMount = h.intendMount
@@ -89,11 +94,14 @@ func (s *swap) intend() error {
 	return s.save()
 }
 
+// lend gives the file its name in a jail, and holds the VM to its limits on the disk that the file lies on.
 func (s *swap) lend() error {
-	if s.rec.Jail == nil {
-		return nil
+	if s.rec.Jail != nil {
+		if err := s.folder.lend(s.path, s.seen, s.write); err != nil {
+			return err
+		}
 	}
-	return s.folder.lend(s.path, s.seen, s.write)
+	return s.boundDiskOf(s.folder.onHost(s.seen))
 }
 
 // record puts on record what the drive has now, and that the old name is of no use any more.

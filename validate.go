@@ -57,7 +57,7 @@ func (c *Config) validate(arch string) error {
 	v.balloon(c.Balloon, c.MachineConfig.MemSizeMiB)
 	v.mmds(c.MMDS, c.NetworkInterfaces)
 	v.outputs(c)
-	v.limits(c.Limits, &c.MachineConfig, c.MemoryHotplug)
+	v.limits(c)
 	v.guest(c.Guest)
 	v.deviceCount(c)
 	return v.faults.err()
@@ -123,6 +123,7 @@ func (v *validation) general(c *Config) {
 
 	v.path("bootSource.kernelImagePath", c.BootSource.KernelImagePath)
 	v.optionalPath("bootSource.initrdPath", c.BootSource.InitrdPath)
+	v.optionalPath("netns", c.NetNS)
 	if n := len(c.BootSource.BootArgs); n > maxBootArgs {
 		v.add("bootSource.bootArgs", "must have at most %d bytes, has %d", maxBootArgs, n)
 	}

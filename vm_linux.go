@@ -69,7 +69,7 @@ func adopt(m *Manager, rec vmRecord) *VM {
 	// How a VM's VMM is run is the VM's own, whoever calls, and stays what it was when the VM was made.
 	o := &vm.options
 	o.Arch, o.Emulate, o.VMMArgs, o.AllowVersions = rec.VMM.Arch, rec.VMM.Emulate, rec.VMM.Args, rec.VMM.AllowVersions
-	o.WritableDrivesInPlace = rec.VMM.WritableDrivesInPlace
+	o.WritableDrivesInPlace, o.NoJail = rec.VMM.WritableDrivesInPlace, !rec.VMM.Jailed
 	if rec.VMM.ShutdownTimeout > 0 {
 		o.ShutdownTimeout = rec.VMM.ShutdownTimeout
 	}

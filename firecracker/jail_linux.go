@@ -6,6 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Jail has a VMM run by Firecracker's jailer (docs/jailer.md): as a user of its own, with a folder for its `/`, without
@@ -19,6 +22,10 @@ type Jail struct {
 	// Base is the folder below which the jail is, at <Base>/<the VMM binary's own name>/<id>/root: see Root.
 	Base  string
 	NetNS string // path of a network namespace to join; "" stays in this one
+	// NewPIDNS makes the VMM process 1 of a PID namespace of its own. The jailer is its parent then, and ends at once: the caller
+	// must be a child subreaper (PR_SET_CHILD_SUBREAPER of prctl(2)), or nobody is told how the VMM ends. As process 1 has no
+	// handler for it, SIGTERM does nothing (pid_namespaces(7)): see [Ladder.Without].
+	NewPIDNS bool
 	// Cgroup is a cgroup (v2) that exists, relative to the hierarchy; "" leaves the VMM where its parent is.
 	Cgroup string
 	// NoFile is the most files that the VMM may have open; 0 is the jailer's own limit (2048).
@@ -57,6 +64,9 @@ func (j Jail) args(binary, id string) []string {
 	if j.NetNS != "" {
 		args = append(args, "--netns", j.NetNS)
 	}
+	if j.NewPIDNS {
+		args = append(args, "--new-pid-ns")
+	}
 	// Without --cgroup and with a parent that exists, the jailer moves itself there (jailer/src/env.rs). One that does not
 	// exist is passed over, and so is the default, named after the binary.
 	if j.Cgroup != "" {
@@ -69,6 +79,37 @@ func (j Jail) args(binary, id string) []string {
 		args = append(args, "--resource-limit", "fsize="+strconv.FormatInt(j.FileSize, 10))
 	}
 	return append(args, "--")
+}
+
+// forked waits for a jailer that forks, and finds the VMM by the file that the jailer wrote its id to: nobody else was there yet
+// who could. After an error there may be a VMM nevertheless, as when the disk was too full for that file.
+func (j Jail) forked(jailer *os.Process, command Command) (*os.Process, error) {
+	limit := time.AfterFunc(SocketTimeout, func() { _ = jailer.Kill() })
+	defer limit.Stop()
+	state, err := jailer.Wait()
+	if err != nil {
+		return nil, err
+	}
+	if !state.Success() {
+		return nil, fmt.Errorf("the jailer did not start the VMM (%v): %s", state, lastLines(command.lastOutput()))
+	}
+	execName, err := ExecName(command.Path)
+	if err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(filepath.Join(command.Dir, execName+".pid"))
+	if err != nil {
+		return nil, err
+	}
+	pid, err := strconv.Atoi(string(text))
+	if err != nil {
+		return nil, err
+	}
+	// Of a process that is no child of ours the kernel says ECHILD. Ours is not reaped before, so its id is nobody else's.
+	if err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); err != nil {
+		return nil, fmt.Errorf("the VMM %d is not ours; whoever runs it must be a child subreaper: %w", pid, err)
+	}
+	return os.FindProcess(pid)
 }
 
 // check refuses what the jailer would, and what would be no jail.

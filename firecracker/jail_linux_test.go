@@ -83,3 +83,38 @@ func TestARealVMMRunsInAJail(t *testing.T) {
 		t.Errorf("stop: %v, %v", how, err)
 	}
 }
+
+func TestAVMMInAPIDNamespaceIsRefusedToACallerThatIsNoSubreaper(t *testing.T) {
+	t.Parallel()
+	const id, uid = "orphaned-vm", 1_234_568
+	binary := proof.Firecracker(t)
+	jail := &Jail{Jailer: proof.Jailer(t), UID: uid, GID: uid, Base: shortDir(t), NewPIDNS: true}
+	name, err := ExecName(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := jail.Root(name, id)
+	if err := os.MkdirAll(filepath.Join(root, "run"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Spawn(t.Context(), Command{Path: binary, ID: id, Dir: root, Socket: "run/firecracker.sock", Jail: jail})
+	if err == nil || !strings.Contains(err.Error(), "must be a child subreaper") {
+		t.Errorf("got %v", err)
+	}
+	text, err := os.ReadFile(filepath.Join(root, name+".pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	orphan, err := Attach(Attachment{PID: pid, Socket: filepath.Join(root, "run/firecracker.sock")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer orphan.Release()
+	if _, err := orphan.Stop(t.Context(), Kill()); err != nil {
+		t.Error(err)
+	}
+}

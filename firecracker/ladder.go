@@ -37,10 +37,13 @@ func DefaultLadder(arch string) Ladder {
 func Kill() Ladder { return Ladder{{BySIGKILL, time.Second}} }
 
 // WithoutGuest leaves out the rungs that need the guest to act.
-func (l Ladder) WithoutGuest() Ladder {
+func (l Ladder) WithoutGuest() Ladder { return l.Without(ByCtrlAltDel) }
+
+// Without leaves out a method, such as SIGTERM for a VMM that is process 1 of a PID namespace.
+func (l Ladder) Without(method Method) Ladder {
 	var rest Ladder
 	for _, rung := range l {
-		if rung.Method != ByCtrlAltDel {
+		if rung.Method != method {
 			rest = append(rest, rung)
 		}
 	}

@@ -106,7 +106,8 @@ func (p *Process) Signal(s syscall.Signal) error { return p.process.Signal(s) }
 func (p *Process) reap() {
 	state, err := p.process.Wait()
 	p.exit = Exit{Code: -1, At: time.Now()}
-	if status, ok := state.Sys().(syscall.WaitStatus); err == nil && ok {
+	if err == nil {
+		status := state.Sys().(syscall.WaitStatus)
 		if status.Signaled() {
 			p.exit.Signal = status.Signal()
 		} else {

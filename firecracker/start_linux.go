@@ -185,6 +185,11 @@ func spawn(command Command, socket string) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	if command.Jail != nil && command.Jail.NewPIDNS {
+		if process, err = command.Jail.forked(process, command); err != nil {
+			return nil, err
+		}
+	}
 	p := &Process{process: process, client: NewClient(socket), command: command, socket: socket,
 		done: make(chan struct{}), stopping: make(chan struct{}, 1)}
 	go p.reap()
@@ -282,13 +287,13 @@ func (p *Process) abort(stage Stage, err error) error {
 		failed.Err = errors.Join(err, undo)
 	}
 	p.client.Close()
-	failed.Output = p.lastOutput()
+	failed.Output = p.command.lastOutput()
 	return failed
 }
 
 // lastOutput is what the VMM printed last, on stderr if there is any.
-func (p *Process) lastOutput() []byte {
-	for _, c := range []*Console{p.command.Stderr, p.command.Console} {
+func (c Command) lastOutput() []byte {
+	for _, c := range []*Console{c.Stderr, c.Console} {
 		if c == nil {
 			continue
 		}

@@ -72,22 +72,31 @@ func TestDrivesAreReadFromTheirEnd(t *testing.T) {
 
 func TestLimitsAreReadAndTheLastOfAKindWins(t *testing.T) {
 	t.Parallel()
-	f := vmFlags{limits: []string{"cpus=1.5", "memory=600M", "pids=32", "pids=64"}}
+	f := vmFlags{limits: []string{"cpus=1.5", "memory=600M", "pids=32", "pids=64",
+		"read-bps=2M", "write-bps=100000", "read-iops=10", "write-iops=20", "open-files=99", "file-size=2GiB"}}
 	config, err := f.vmConfig()
-	if err != nil || *config.Limits != (smartvm.Limits{CPUs: 1.5, MemoryMiB: 600, PIDs: 64}) {
+	if err != nil || *config.Limits != (smartvm.Limits{
+		CPUs: 1.5, MemoryMiB: 600, PIDs: 64, ReadBps: 2 << 20, WriteBps: 100000, ReadIOPS: 10, WriteIOPS: 20, OpenFiles: 99, FileSizeMiB: 2048,
+	}) {
 		t.Errorf("got %+v, %v", config, err)
 	}
 	for text, want := range map[string]string{
-		"":            "the limits are cpus=NUMBER, memory=SIZE and pids=NUMBER",
-		"io=1M":       "the limits are",
-		"cpus":        "no number of CPUs",
-		"cpus=0":      "no number of CPUs",
-		"cpus=two":    "no number of CPUs",
-		"memory=1000": "", // MiB
-		"memory=0":    "no whole number of MiB",
-		"memory=1K":   "no whole number of MiB",
-		"pids=1.5":    "no number of processes",
-		"pids=0":      "no number of processes",
+		"":               "the limits are cpus=NUMBER, memory=SIZE, pids=NUMBER, read-bps=SIZE",
+		"io=1M":          "the limits are",
+		"cpus":           "no number of CPUs",
+		"cpus=0":         "no number of CPUs",
+		"cpus=two":       "no number of CPUs",
+		"memory=1000":    "", // MiB
+		"memory=0":       "no whole number of MiB",
+		"memory=1K":      "no whole number of MiB",
+		"pids=1.5":       "no number of processes",
+		"pids=0":         "no number of processes",
+		"read-bps=0":     "lets no byte through",
+		"write-bps=x":    "is no size",
+		"read-iops=0":    "no number of operations",
+		"write-iops=1.5": "no number of operations",
+		"open-files=0":   "no number of files",
+		"file-size=1K":   "no whole number of MiB",
 	} {
 		f := vmFlags{limits: []string{text}}
 		_, err := f.vmConfig()

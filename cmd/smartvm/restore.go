@@ -21,6 +21,7 @@ type restoreFlags struct {
 	count         int
 	allowVersions []string
 	noJail        bool
+	netns         string
 	vmmArgs       []string // for tests
 }
 
@@ -55,6 +56,7 @@ func newRestoreCommand(surroundings func() host) *cobra.Command {
 	flags.IntVarP(&f.count, "count", "n", 1, "make so many VMs: `NUMBER`")
 	flags.StringArrayVar(&f.allowVersions, "allow-version", nil, "run this `VERSION` of Firecracker although it is known to be unsafe; can be given again")
 	flags.BoolVar(&f.noJail, "no-jail", false, noJailUsage)
+	flags.StringVar(&f.netns, "netns", "", netnsUsage+" (default: the snapshot's)")
 	flags.StringArrayVar(&f.vmmArgs, "vmm-arg", nil, "a further `ARGUMENT` of the VMM")
 	if err := flags.MarkHidden("vmm-arg"); err != nil {
 		panic(err) // there is no such flag: a mistake in this program
@@ -127,7 +129,7 @@ func (f *restoreFlags) one(ctx context.Context, h host, manager *smartvm.Manager
 		return vmFailure(notRestored, err)
 	}
 	h.progress.step("restoring …")
-	err = vm.Restore(ctx, dir, smartvm.RestoreOptions{Paused: f.paused})
+	err = vm.Restore(ctx, dir, smartvm.RestoreOptions{Paused: f.paused, NetNS: f.netns})
 	if err == nil && !f.paused && snapshot.Config.Guest != nil {
 		err = awaitGuest(ctx, vm, waitAgent)
 	}

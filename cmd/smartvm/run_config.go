@@ -3,10 +3,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"smartvm"
@@ -50,28 +48,8 @@ func (f *vmFlags) vmConfig() (*smartvm.Config, error) {
 			return nil, fmt.Errorf("--limit %s: %w", limit, err)
 		}
 	}
+	overrule(&config.NetNS, f.netns)
 	return config, nil
-}
-
-// setLimit reads KEY=VALUE. What a value may be the configuration says.
-func setLimit(limits *smartvm.Limits, text string) (err error) {
-	key, value, _ := strings.Cut(text, "=")
-	switch key {
-	case "cpus":
-		if limits.CPUs, err = strconv.ParseFloat(value, 64); err != nil || limits.CPUs == 0 {
-			return fmt.Errorf("%q is no number of CPUs, such as 1.5", value)
-		}
-	case "memory":
-		limits.MemoryMiB, err = wholeMiB(value)
-		return err
-	case "pids":
-		if limits.PIDs, err = strconv.Atoi(value); err != nil || limits.PIDs == 0 {
-			return fmt.Errorf("%q is no number of processes and threads", value)
-		}
-	default:
-		return errors.New("the limits are cpus=NUMBER, memory=SIZE and pids=NUMBER")
-	}
-	return nil
 }
 
 // wholeMiB reads a size that is given to the VMM in MiB; a bare number is one.

@@ -30,6 +30,7 @@ type vmFlags struct {
 	drives  []string
 	disk    string
 	limits  []string
+	netns   string
 	config  string
 	init    string
 
@@ -55,7 +56,8 @@ func (f *vmFlags) define(cmd *cobra.Command) {
 	flags.StringVar(&f.rootfs, "rootfs", "", "root drive: `FILE[:OPTION]...`")
 	flags.StringArrayVar(&f.drives, "drive", nil, "a further drive: `FILE[:OPTION]...`; can be given again")
 	flags.StringVar(&f.disk, "disk", "", "an empty ext4 drive of the VM's own of this `SIZE`, such as 8GiB")
-	flags.StringArrayVar(&f.limits, "limit", nil, "bound what the VM takes of the host, as root: `KEY=VALUE`, with cpus, memory or pids; can be given again")
+	flags.StringArrayVar(&f.limits, "limit", nil, "bound what the VM takes of the host, as root: `KEY=VALUE`, with "+limitKeys+"; can be given again")
+	flags.StringVar(&f.netns, "netns", "", netnsUsage)
 	flags.StringVar(&f.config, "config", "", "a VM's configuration from a YAML or JSON `FILE`; flags win over it")
 	f.commandFlags.define(cmd)
 	flags.StringVar(&f.init, "init", "", "`WHO` is process 1: smartvm (default), or image: the root drive's own init")

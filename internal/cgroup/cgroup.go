@@ -11,7 +11,14 @@ type Limits struct {
 	CPUs   float64 // CPU time in CPUs: 1.5 is what one and a half give; at least MinCPUs
 	Memory int64   // bytes, page cache included; who needs more than can be reclaimed is killed, and all of the cgroup with it
 	PIDs   int     // processes and threads
+
+	IO      IO       // of each of these disks
+	Devices []string // "major:minor" of whole disks: a partition is refused
 }
+
+// IO are bytes and operations a second. What goes through the page cache counts when it is written back, where the
+// filesystem tells whose it is: "Currently cgroup writeback is implemented on ext2, ext4, btrfs, f2fs, and xfs."
+type IO struct{ ReadBytes, WriteBytes, ReadOps, WriteOps int64 }
 
 // period is for how long a share of CPU time is reckoned, in microseconds: the kernel's default.
 const period = 100_000

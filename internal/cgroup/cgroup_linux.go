@@ -45,11 +45,17 @@ func (l Limits) controllers() (names []string) {
 	if l.PIDs > 0 {
 		names = append(names, "pids")
 	}
+	if l.IO != (IO{}) {
+		names = append(names, "io")
+	}
 	return names
 }
 
 // Check tells why a cgroup below the hierarchy cannot have these limits, and what to do about it. It changes nothing.
 func Check(hierarchy string, l Limits) error {
+	if l.IO != (IO{}) && len(l.Devices) == 0 {
+		return errors.New("there is no disk to bound")
+	}
 	return CheckControllers(hierarchy, l.controllers()...)
 }
 
@@ -145,6 +151,11 @@ func (l Limits) write(dir string) error {
 	}
 	if l.PIDs > 0 {
 		errs = append(errs, write(dir, "pids.max", strconv.Itoa(l.PIDs)))
+	}
+	if l.IO != (IO{}) {
+		for _, device := range l.Devices {
+			errs = append(errs, BoundDisk(dir, device, l.IO))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -121,6 +121,63 @@ func TestLimitsAreWrittenAsTheKernelReadsThem(t *testing.T) {
 	}
 }
 
+func TestLimitsOnDisksAreALineForEachDisk(t *testing.T) {
+	t.Parallel()
+	limits := Limits{IO: IO{ReadBytes: 1 << 20, WriteOps: 7}, Devices: []string{"8:0"}}
+	dir := fake(t, t.TempDir(), map[string]string{"io.max": ""})
+	if err := limits.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	wantFile(t, "8:0 rbps=1048576 wiops=7", dir, "io.max")
+	if err := BoundDisk(dir, "259:3", IO{WriteBytes: 5, ReadOps: 6}); err != nil {
+		t.Fatal(err)
+	}
+	wantFile(t, "259:3 wbps=5 riops=6", dir, "io.max")
+	if err := UnboundDisks(dir); err != nil {
+		t.Fatal(err)
+	}
+	wantFile(t, "259:3 rbps=max wbps=max riops=max wiops=max", dir, "io.max")
+	if err := UnboundDisks(t.TempDir()); err != nil {
+		t.Errorf("without any: %v", err)
+	}
+	if err := limits.write(t.TempDir()); err == nil || !strings.Contains(err.Error(), "CONFIG_BLK_DEV_THROTTLING") {
+		t.Errorf("a kernel without it: %v", err)
+	}
+	host := fake(t, t.TempDir(), map[string]string{"cgroup.controllers": "pids\n", "cgroup.subtree_control": ""})
+	if err := Check(host, limits); err == nil || !strings.Contains(err.Error(), `no controller "io"`) {
+		t.Errorf("a host without the controller: %v", err)
+	}
+	limits.Devices = nil
+	if err := Check(host, limits); err == nil || !strings.Contains(err.Error(), "no disk") {
+		t.Errorf("without a disk: %v", err)
+	}
+}
+
+func TestTheDiskOfAPartitionIsTheWholeOne(t *testing.T) {
+	t.Parallel()
+	sys := t.TempDir()
+	disk := fake(t, filepath.Join(sys, "devices", "sda"), map[string]string{"dev": "8:0\n"})
+	fake(t, filepath.Join(disk, "sda2"), map[string]string{"dev": "8:2\n", "partition": "2\n"})
+	if err := errors.Join(os.Symlink("devices/sda", filepath.Join(sys, "8:0")), os.Symlink("devices/sda/sda2", filepath.Join(sys, "8:2"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, minor := range []uint32{0, 2} {
+		if got, err := diskOf(sys, "/data", 8, minor); got != "8:0" || err != nil {
+			t.Errorf("of 8:%d: %q, %v", minor, got, err)
+		}
+	}
+	var none *NoDiskError
+	if _, err := diskOf(sys, "/data", 0, 40); !errors.As(err, &none) || !strings.Contains(err.Error(), "/data") {
+		t.Errorf("of a filesystem without a disk: %v", err)
+	}
+	if _, err := DiskOf("/proc/self/status"); !errors.As(err, &none) {
+		t.Errorf("of /proc: %v", err)
+	}
+	if _, err := DiskOf(filepath.Join(sys, "missing")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("of nothing: %v", err)
+	}
+}
+
 func TestEventsAreReadAndThoseOfAMissingControllerAreNone(t *testing.T) {
 	t.Parallel()
 	dir := fake(t, t.TempDir(), map[string]string{

@@ -29,6 +29,7 @@ func Remove(ctx context.Context, dir, id string) error {
 		return ignoreMissing(err)
 	}
 	defer events.Close()
+	_ = UnboundDisks(dir) // only for it to be quick
 	if err := killAll(dir); err != nil {
 		return fmt.Errorf("end what is in the cgroup %s: %w", dir, err)
 	}
