@@ -154,9 +154,9 @@ func (s statsView) print(now, before []smartvm.Stats) error {
 			}
 		}
 	}
-	return printList(s.out, s.format, lines, "NAME\tID\tCPU\tTHROTTLED\tMEM\tLIMIT\tDISK READ\tWRITTEN\tNET RECEIVED\tSENT", func(l usageLine) string {
+	return printList(s.out, s.format, lines, "NAME\tID\tCPU\tMEM\tLIMIT\tDISK READ\tWRITTEN\tNET RECEIVED\tSENT\tTHROTTLED", func(l usageLine) string {
 		used, limit := l.memory()
-		return fmt.Sprintf("%s\t%s\t%.1f%%\t%s\t%s\t%s\t%s\t%s\t%s\t%s", cmp.Or(l.Name, "-"), shortID(l.ID), l.CPUPercent, l.throttled(), sizeText(used),
-			sizeText(limit), sizeText(l.DiskRead), sizeText(l.DiskWritten), sizeText(l.NetReceived), sizeText(l.NetSent))
+		return fmt.Sprintf("%s\t%s\t%.1f%%\t%s\t%s\t%s\t%s\t%s\t%s\t%s", cmp.Or(l.Name, "-"), shortID(l.ID), l.CPUPercent, sizeText(used),
+			sizeText(limit), sizeText(l.DiskRead), sizeText(l.DiskWritten), sizeText(l.NetReceived), sizeText(l.NetSent), l.throttled())
 	})
 }
