@@ -88,8 +88,8 @@ func parseFlags(args []string) (options, error) {
 	flags.BoolVar(&o.short, "short", false, "leave out what takes long (testing.Short)")
 	flags.BoolVar(&o.orSkip, "or-skip", false, "where the lab cannot run, report its tests as skipped, with the reason")
 	flags.BoolVar(&o.shell, "shell", false, "a shell on the host instead of tests")
-	flags.DurationVar(&o.limit, "limit", 15*time.Minute, "bounds the whole run")
-	flags.DurationVar(&o.testTimeout, "timeout", 8*time.Minute, "bounds each package's tests")
+	flags.DurationVar(&o.limit, "limit", 25*time.Minute, "bounds the whole run")
+	flags.DurationVar(&o.testTimeout, "timeout", 12*time.Minute, "bounds each package's tests")
 	flags.StringVar(&o.coverProfile, "coverprofile", "", "write a coverage profile to this `file`")
 	flags.StringVar(&o.dir, "dir", "", "what is kept between runs (default build/lab)")
 	if err := flags.Parse(args); err != nil {
