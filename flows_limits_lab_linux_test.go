@@ -129,14 +129,25 @@ func TestAJailedVMIsHeldToItsLimitsOnTheDiskAndCanBeKilledMeanwhile(t *testing.T
 
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
+	// The jailer has copied the VMM's binary from within the cgroup, and that counts, too.
+	binary, err := os.Open(vm.options.folderOf(vm.key).of(vm.look().rec).seen("firecracker"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer binary.Close()
+	if err := binary.Sync(); err != nil {
+		t.Fatal(err)
+	}
 	// We have made the drive, so the kernel takes its writeback for ours until it has seen some rounds of somebody else's.
-	for rounds := 1; ; rounds++ {
-		const some = 64 << 10
+	for rounds, own := 1, 0; own < 2; rounds++ {
+		const some = 128 << 10
 		before := ioStat(t, dir, disk, "wbytes")
-		sh(t, agent, fmt.Sprintf("dd if=/dev/zero of=/dev/vda bs=%d seek=64 count=1 conv=fsync", some))
+		sh(t, agent, fmt.Sprintf("dd if=/dev/zero of=/dev/vda bs=%d seek=32 count=1 conv=fsync", some))
 		if ioStat(t, dir, disk, "wbytes")-before >= some {
 			t.Logf("the VM's writes are known as its own in round %d", rounds)
-			break
+			own++
+		} else {
+			own = 0
 		}
 		if ctx.Err() != nil {
 			t.Fatalf("after %d rounds the VM's writes do not count as its own: %s", rounds, controlFile(t, dir, "io.stat"))
