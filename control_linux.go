@@ -112,6 +112,14 @@ func (vm *VM) UpdateInterface(ctx context.Context, ifaceID string, rx, tx *RateL
 	})
 }
 
+// LimitDrive changes what the guest may read from and write to a drive, both together; a bucket of size 0 lifts its limit.
+// Running or Paused.
+func (vm *VM) LimitDrive(ctx context.Context, driveID string, limit RateLimiter) error {
+	return vm.change(ctx, "limit drive", liveStates(), func(_ *held, in *instance) error {
+		return in.client.PatchDrive(ctx, firecracker.DriveUpdate{DriveID: driveID, RateLimiter: rateLimiter(&limit)})
+	})
+}
+
 // UpdateBalloon asks the guest for a balloon of amountMiB. It is a wish: the guest's driver follows it or not. Running or
 // Paused.
 func (vm *VM) UpdateBalloon(ctx context.Context, amountMiB int) error {

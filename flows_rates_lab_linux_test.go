@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"smartvm/firecracker"
 	"smartvm/guest"
 	"smartvm/internal/proof"
 )
@@ -109,13 +108,9 @@ func TestAJailedGuestsDriveIsNoFasterThanItsLimit(t *testing.T) {
 		t.Error("the drive was never held back")
 	}
 
-	client, err := vm.Client()
-	if err != nil {
-		t.Fatal(err)
-	}
 	limit := func(drive string, b TokenBucket) {
 		t.Helper()
-		if err := client.PatchDrive(t.Context(), firecracker.DriveUpdate{DriveID: drive, RateLimiter: rateLimiter(&RateLimiter{Bandwidth: &b})}); err != nil {
+		if err := vm.LimitDrive(t.Context(), drive, RateLimiter{Bandwidth: &b}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -19,6 +19,7 @@ type updateFlags struct {
 	drives  []string
 	balloon string
 	rx, tx  []string
+	io      []string
 }
 
 func newUpdateCommand(surroundings func() host) *cobra.Command {
@@ -28,15 +29,16 @@ func newUpdateCommand(surroundings func() host) *cobra.Command {
 		Short: "Change a VM while it runs",
 		Long: "update puts another file behind a drive, which the guest must not have mounted and to which it writes itself; asks\n" +
 			"the guest for a balloon, which takes memory from it; and limits what an interface receives (--rx) and sends\n" +
-			"(--tx), as the guest sees it. What was done before a failure stays.",
+			"(--tx), as the guest sees it, and what goes to and from a drive (--io). What was done before a failure stays. The\n" +
+			"limits last until the VM ends; its next start has those of its configuration.",
 		Example: "  smartvm update --drive data=new.img web\n" +
-			"  smartvm update --balloon 64MiB --rx eth0=10MiB --tx eth0=0 web",
+			"  smartvm update --balloon 64MiB --rx eth0=10MiB --tx eth0=0 --io data=50MiB web",
 		Args:              exactArgs(1, "a VM"),
 		ValidArgsFunction: completeVMs(surroundings, 1, isLive),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			changes, err := f.changes()
 			if err == nil && len(changes) == 0 {
-				err = errors.New("nothing is to be changed: want --drive, --balloon, --rx or --tx")
+				err = errors.New("nothing is to be changed: want --drive, --balloon, --rx, --tx or --io")
 			}
 			if err != nil {
 				return &usageError{cmd, err}
@@ -64,6 +66,7 @@ func newUpdateCommand(surroundings func() host) *cobra.Command {
 	flags.StringVar(&f.balloon, "balloon", "", "ask the guest for so much of its memory: `SIZE`, such as 64MiB; a bare number is MiB")
 	flags.StringArrayVar(&f.rx, "rx", nil, "limit what an interface receives: `IFACE=RATE` in bytes a second, such as eth0=10MiB; 0 is no limit")
 	flags.StringArrayVar(&f.tx, "tx", nil, "limit what it sends: `IFACE=RATE`")
+	flags.StringArrayVar(&f.io, "io", nil, "limit what the guest reads from and writes to a drive together: `ID=RATE`")
 	return cmd
 }
 
@@ -113,14 +116,21 @@ func (f *updateFlags) changes() ([]vmChange, error) {
 			return vm.UpdateInterface(ctx, iface, nil, limit)
 		}})
 	}
+	for _, text := range f.io {
+		id, limit, err := parseRate("--io", text)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, vmChange{"drive " + id, func(ctx context.Context, vm *smartvm.VM) error { return vm.LimitDrive(ctx, id, *limit) }})
+	}
 	return all, nil
 }
 
-// parseRate reads IFACE=RATE: a bucket that is filled once a second.
-func parseRate(flag, text string) (iface string, limit *smartvm.RateLimiter, err error) {
-	iface, rate, ok := strings.Cut(text, "=")
-	if !ok || iface == "" {
-		return "", nil, fmt.Errorf("%s %q is not IFACE=RATE", flag, text)
+// parseRate reads ID=RATE: a bucket that is filled once a second.
+func parseRate(flag, text string) (id string, limit *smartvm.RateLimiter, err error) {
+	id, rate, ok := strings.Cut(text, "=")
+	if !ok || id == "" {
+		return "", nil, fmt.Errorf("%s %q is not ID=RATE", flag, text)
 	}
 	size, err := bytesize.Parse(strings.TrimSuffix(rate, "/s"), 1)
 	if err != nil {
@@ -131,5 +141,5 @@ func parseRate(flag, text string) (iface string, limit *smartvm.RateLimiter, err
 	if size == 0 {
 		bucket.RefillTime = 0
 	}
-	return iface, &smartvm.RateLimiter{Bandwidth: bucket}, nil
+	return id, &smartvm.RateLimiter{Bandwidth: bucket}, nil
 }
