@@ -26,13 +26,18 @@ func (x x) TestD(t *testing.T) {}
 	}{
 		"direct":      {`package p; func helper(t *testing.T) { proof.Lab(t) }` + tests, []string{"TestA", "TestB"}},
 		"with result": {`package p; func helper(t *testing.T) { x := proof.LabFirecracker(t) }` + tests, []string{"TestA", "TestB"}},
+		"by its name": {`package p; func helper(t *testing.T) { elsewhere(t) }` + tests, []string{"TestA", "TestB"}},
 		"a power cut": {`package p; func helper(t *testing.T) { if proof.LabPowerCut(t) { proof.Lab(t) } }` + tests, []string{"TestA", "TestB"}},
 		"a comment":   {"package p\n// proof.Lab\nfunc helper(t *testing.T) { proof.Host(t) }" + tests, nil},
 		"a string":    {`package p; func helper(t *testing.T) { t.Log("proof.Lab(t)") }` + tests, nil},
 		"another's":   {`package p; func helper(t *testing.T) { improof.Lab(t) }` + tests, nil},
 		"not called":  {`package p; var level = proof.LabLevel` + tests, nil},
 	} {
-		got, twice, err := labTests("a_test.go", []byte(c.source))
+		file := "a_test.go"
+		if name == "by its name" {
+			file = "a_lab_linux_test.go"
+		}
+		got, twice, err := labTests(file, []byte(c.source))
 		if err != nil || !slices.Equal(got, c.want) || twice != (name == "a power cut") {
 			t.Errorf("%s: %v, twice %t, %v, want %v", name, got, twice, err, c.want)
 		}
