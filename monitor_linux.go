@@ -166,26 +166,9 @@ func (m *monitor) spawn() (err error) {
 		m.steps.Add("stop listening for the command", func(context.Context) error { return m.command.close() })
 	}
 	m.oomKill = oomKills()
-	command := firecracker.Command{
-		Path: m.spec.Binary, Dir: m.spec.Work, Socket: apiSocket, ID: m.spec.Key, Args: m.spec.Args, Env: m.spec.Env,
-		Console: m.console, Stderr: m.log, Cgroup: m.spec.Cgroup,
-	}
-	if jail := m.spec.Jail; jail != nil {
-		command.Jail = &firecracker.Jail{
-			Jailer: jail.Jailer, UID: jail.UID, GID: jail.UID, Base: jail.Base, NetNS: jail.NetNS, NoFile: jail.OpenFiles, FileSize: jail.FileSize,
-		}
-		if jail.PIDNS {
-			if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-				return os.NewSyscallError("prctl", err)
-			}
-			command.Jail.NewPIDNS = true
-		}
-		if m.spec.Cgroup != "" {
-			command.Jail.Cgroup, command.Cgroup = cgroupOf(m.spec.Key), ""
-		}
-		if err := m.giveToVM(); err != nil {
-			return err
-		}
+	command, err := m.vmm()
+	if err != nil {
+		return err
 	}
 	m.process, err = firecracker.Spawn(context.Background(), command)
 	if err != nil {
@@ -204,6 +187,31 @@ func (m *monitor) spawn() (err error) {
 		return err
 	}
 	return m.link.send(monitorMessage{Spawned: &identity})
+}
+
+// vmm is how the VMM is run. For one that a jailer forks off, this process becomes a subreaper, and a jail's files the VMM's.
+func (m *monitor) vmm() (firecracker.Command, error) {
+	command := firecracker.Command{
+		Path: m.spec.Binary, Dir: m.spec.Work, Socket: apiSocket, ID: m.spec.Key, Args: m.spec.Args, Env: m.spec.Env,
+		Console: m.console, Stderr: m.log, Cgroup: m.spec.Cgroup,
+	}
+	jail := m.spec.Jail
+	if jail == nil {
+		return command, nil
+	}
+	command.Jail = &firecracker.Jail{
+		Jailer: jail.Jailer, UID: jail.UID, GID: jail.UID, Base: jail.Base, NetNS: jail.NetNS, NoFile: jail.OpenFiles, FileSize: jail.FileSize,
+	}
+	if jail.PIDNS {
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return command, os.NewSyscallError("prctl", err)
+		}
+		command.Jail.NewPIDNS = true
+	}
+	if m.spec.Cgroup != "" {
+		command.Jail.Cgroup, command.Cgroup = cgroupOf(m.spec.Key), ""
+	}
+	return command, m.giveToVM()
 }
 
 // giveToVM lets a VMM in a jail use what was made for it here.

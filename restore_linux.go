@@ -59,21 +59,8 @@ func (vm *VM) Restore(ctx context.Context, dir string, options RestoreOptions) e
 	if err := snapshot.fits(ctx, dir, vm, binary); err != nil {
 		return vm.fail(op, SnapshotIncompatible, err)
 	}
-	limits := snapshot.Config.Limits
-	if err := errors.Join(limits.checkHost(vm.options.DataDir), limits.checkProcess(vm.options.jailed())); err != nil {
-		return vm.fail(op, InvalidConfig, fmt.Errorf("limits: %w", err))
-	}
-	config, err := snapshot.given(vm.id, options)
+	config, err := snapshot.givenHere(vm, options)
 	if err != nil {
-		return vm.fail(op, InvalidConfig, err)
-	}
-	var missing faults
-	config.checkNetwork(vm.options.jailed(), func(key string, err error) {
-		if err != nil {
-			missing.add("%s: %w", key, err)
-		}
-	})
-	if err := missing.err(); err != nil {
 		return vm.fail(op, InvalidConfig, err)
 	}
 	early, err := vm.startMonitor()
@@ -104,6 +91,25 @@ func (vm *VM) Restore(ctx context.Context, dir string, options RestoreOptions) e
 		},
 		stageStep: stepRestoreStage, tellStep: stepRestoreLoad,
 	})
+}
+
+// givenHere is the configuration of the VM that is restored, if this host can hold to it.
+func (s *Snapshot) givenHere(vm *VM, options RestoreOptions) (*Config, error) {
+	limits := s.Config.Limits
+	if err := errors.Join(limits.checkHost(vm.options.DataDir), limits.checkProcess(vm.options.jailed())); err != nil {
+		return nil, fmt.Errorf("limits: %w", err)
+	}
+	config, err := s.given(vm.id, options)
+	if err != nil {
+		return nil, err
+	}
+	var missing faults
+	config.checkNetwork(vm.options.jailed(), func(key string, err error) {
+		if err != nil {
+			missing.add("%s: %w", key, err)
+		}
+	})
+	return config, missing.err()
 }
 
 // given is the configuration for the record of a VM that is restored, with the TAPs and the namespace that it gets.

@@ -134,7 +134,7 @@ func removeSocket(ctx context.Context, path string) error {
 }
 
 func spawn(command Command, socket string) (*Process, error) {
-	path, err := filepath.Abs(command.Path) // relative to our folder, not to the VMM's
+	path, argv, err := command.program()
 	if err != nil {
 		return nil, err
 	}
@@ -153,18 +153,6 @@ func spawn(command Command, socket string) (*Process, error) {
 	if command.Stderr != nil {
 		files[2] = command.Stderr.File()
 	}
-	argv := []string{path, "--api-sock", command.Socket}
-	switch {
-	case command.Jail != nil: // which passes the id on
-		jailer, err := filepath.Abs(command.Jail.Jailer)
-		if err != nil {
-			return nil, err
-		}
-		argv = append(append([]string{jailer}, command.Jail.args(path, command.ID)...), argv[1:]...)
-		path = jailer
-	case command.ID != "":
-		argv = append(argv, "--id", command.ID)
-	}
 	// A session of its own: the VMM gets neither our terminal nor its signals. No parent-death signal, as that fires when
 	// the thread ends that happened to start it.
 	attributes := &syscall.SysProcAttr{Setsid: true}
@@ -176,7 +164,7 @@ func spawn(command Command, socket string) (*Process, error) {
 		defer group.Close()
 		attributes.UseCgroupFD, attributes.CgroupFD = true, int(group.Fd())
 	}
-	process, err := os.StartProcess(path, append(argv, command.Args...), &os.ProcAttr{
+	process, err := os.StartProcess(path, argv, &os.ProcAttr{
 		Dir:   command.Dir,
 		Env:   append([]string{}, command.Env...), // never nil, which would be our own
 		Files: files,
@@ -194,6 +182,26 @@ func spawn(command Command, socket string) (*Process, error) {
 		done: make(chan struct{}), stopping: make(chan struct{}, 1)}
 	go p.reap()
 	return p, nil
+}
+
+// program is what is executed, the VMM or its jailer, and with which arguments.
+func (c Command) program() (path string, argv []string, err error) {
+	if path, err = filepath.Abs(c.Path); err != nil { // relative to our folder, not to the VMM's
+		return "", nil, err
+	}
+	argv = []string{path, "--api-sock", c.Socket}
+	switch {
+	case c.Jail != nil: // which passes the id on
+		jailer, err := filepath.Abs(c.Jail.Jailer)
+		if err != nil {
+			return "", nil, err
+		}
+		argv = append(append([]string{jailer}, c.Jail.args(path, c.ID)...), argv[1:]...)
+		path = jailer
+	case c.ID != "":
+		argv = append(argv, "--id", c.ID)
+	}
+	return path, append(argv, c.Args...), nil
 }
 
 // ErrEnded is the VMM's end while a start waited for it.
